@@ -1,0 +1,68 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace troupe::config {
+
+enum class compute_dtype : uint8_t { float32, bfloat16 };
+
+/// Where a shard lives: a thread of the node's process or a process of its own.
+enum class isolation_mode : uint8_t { thread, process };
+
+/// One value of every setting, after files, environment and flags were merged (config/load.hpp).
+/// Sizes that are 0 are chosen at start from the model and the memory, and printed.
+struct engine_config {
+  struct model_settings {
+    std::string path;                       // checkpoint folder
+    std::vector<std::string> served_names;  // empty: the folder's name
+    compute_dtype dtype = compute_dtype::bfloat16;
+    int64_t max_model_len = 0;  // tokens; 0: max_position_embeddings
+    uint64_t seed = 0;          // of requests that bring none
+  } model;
+
+  struct parallel_settings {
+    int32_t tensor = 1;
+    isolation_mode isolation = isolation_mode::thread;
+  } parallel;
+
+  struct limit_settings {
+    int32_t max_num_seqs = 32;
+    int32_t max_num_batched_tokens = 512;
+    int32_t block_size = 16;        // tokens per KV block
+    int64_t kv_cache_bytes = 0;     // per rank; 0: from memory_share
+    double memory_share = 0.5;      // of the memory free at start, for KV and pools
+    int32_t visual_pool_rows = 0;   // 0: enough for max_num_batched_tokens twice and one full item
+    int32_t vision_max_patches = 0; // per encoder step; 0: the largest picture
+    int32_t max_waiting_requests = 256;
+    int64_t max_waiting_tokens = 1 << 20;
+    int32_t max_images_per_request = 16;
+    int32_t max_video_frames = 768;
+    int64_t max_request_pixels = int64_t{1} << 28;  // decoded, all pictures of a request
+    std::chrono::milliseconds request_deadline{600'000};
+    std::chrono::milliseconds step_timeout{30'000};  // a shard silent for longer is lost
+    bool prefix_cache = true;
+    bool eager = false;
+    bool mask_unused_tokens = true;  // never sample ids without a token or vision sentinels
+  } limits;
+
+  struct http_settings {
+    std::string host = "127.0.0.1";
+    uint16_t port = 8000;
+    std::vector<std::string> api_keys;
+    int64_t max_body_bytes = int64_t{64} << 20;
+    int32_t max_connections = 1024;
+    std::chrono::milliseconds header_timeout{10'000};
+    std::chrono::milliseconds stalled_client_timeout{30'000};
+    int64_t stream_buffer_bytes = 256 << 10;
+    std::chrono::milliseconds ping_interval{15'000};
+  } http;
+
+  struct log_settings {
+    std::string level = "info";
+  } log;
+};
+
+}  // namespace troupe::config

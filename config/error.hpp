@@ -1,0 +1,31 @@
+#pragma once
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace troupe::config {
+
+/// A file, flag or setting that cannot be used. Carries every fault found, not only the first;
+/// `what()` joins them with newlines. Each fault says what was found and what was expected, and
+/// starts with its place (`file:line:column`, flag or environment name) where it has one.
+class error : public std::runtime_error {
+ public:
+  explicit error(std::string fault) : error(std::vector<std::string>{std::move(fault)}) {}
+  explicit error(std::vector<std::string> faults)
+      : std::runtime_error(join(faults)), faults_(std::move(faults)) {}
+
+  const std::vector<std::string>& faults() const noexcept { return faults_; }
+
+ private:
+  static std::string join(const std::vector<std::string>& faults) {
+    std::string text;
+    for (const auto& fault : faults) text += (text.empty() ? "" : "\n") + fault;
+    return text;
+  }
+
+  std::vector<std::string> faults_;
+};
+
+}  // namespace troupe::config

@@ -1,0 +1,84 @@
+#pragma once
+
+#include "gpu/tensor_view.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace troupe::gpu {
+
+/// Where an arena's bytes come from.
+enum class memory_kind : uint8_t {
+  host,         // private pages of this process
+  host_shared,  // an anonymous file that other processes map by descriptor
+  device,       // CUDA virtual memory (only in builds with CUDA)
+};
+
+/// One line of the ledger: who owns which bytes of an arena.
+struct ledger_entry {
+  std::string owner;  // "kv_cache", "hidden_states", ...
+  int64_t offset_bytes = 0;
+  int64_t bytes = 0;
+};
+
+class arena;
+
+/// Proof that an arena of one generation is alive and at its address. A graph holds a lease on every
+/// arena it baked; so the memory outlives the graph. Copyable; cheap.
+class arena_lease {
+ public:
+  uint64_t generation() const;
+  const std::string& name() const;
+  /// Whether [address, address + bytes) lies inside this arena.
+  bool contains(const void* address, int64_t bytes) const;
+  /// False once the arena was retired (its pages may be unmapped: do not touch them).
+  bool current() const;
+
+ private:
+  friend class arena;
+  struct state;
+  std::shared_ptr<state> state_;
+};
+
+/// Memory of a fixed size at a fixed address, laid out once. First `reserve` every tensor, then
+/// `seal`, then use. There is no resize: a larger layout is a new arena with a new generation.
+///
+/// All reservations are 64-byte aligned. Sealing maps and zeroes the pages (so that a later page
+/// fault cannot fail) and counts as an allocation in `allocations_after_start()` (gpu/counters.hpp).
+class arena {
+ public:
+  /// `name` appears in the ledger and in messages.
+  arena(std::string name, memory_kind kind);
+  ~arena();
+  arena(arena&&) noexcept;
+  arena& operator=(arena&&) noexcept;
+
+  /// Reserves space for a dense tensor of `shape` and returns its index for `view`. Only before
+  /// `seal`.
+  int32_t reserve(std::string owner, dtype type, std::initializer_list<int64_t> shape);
+
+  /// Maps the memory. Throws gpu::error naming the arena, its bytes and what was available.
+  void seal();
+
+  tensor_view view(int32_t reservation) const;  // only after `seal`
+  arena_lease lease() const;
+  uint64_t generation() const;
+  int64_t bytes() const;  // before `seal`: what sealing would take
+  std::byte* base() const;
+  int file_descriptor() const;  // host_shared only, else -1; owned by the arena
+  const std::vector<ledger_entry>& ledger() const;
+
+  /// Ends this generation: leases report `current() == false` and replays of graphs that baked it
+  /// are refused. With `guard` the pages are unmapped at once (tests), else when the last lease goes.
+  void retire(bool guard = false);
+
+ private:
+  struct layout;
+  std::unique_ptr<layout> layout_;
+};
+
+}  // namespace troupe::gpu

@@ -1,0 +1,72 @@
+#pragma once
+
+#include "config/model_config.hpp"
+#include "gpu/operations.hpp"
+#include "model/plan/step_plan.hpp"
+#include "model/vision/visual_pool.hpp"
+#include "model/weights/model_weights.hpp"
+#include "transport/symmetric_arena.hpp"
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace troupe::model {
+
+/// A plan this rank will not run, with every reason. Nothing was changed.
+class plan_refused : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// A collective did not finish within its bound: a peer is late or the group was aborted.
+class peer_lost : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+struct runner_options {
+  gpu::dtype activation = gpu::dtype::bf16;  // f32 or bf16; the KV cache has the same dtype
+  bool eager = false;                        // run the same kernels without graphs
+  uint64_t epoch = 1;
+  std::vector<uint8_t> token_mask;           // [vocab] 0 = never sampled
+};
+
+/// One rank's text model: memory, graphs and the execution of step plans. Lives on one thread.
+class model_runner {
+ public:
+  /// Reserves and seals all memory and prepares weights. Nothing is allocated after `capture`.
+  /// Throws gpu::error, transport::error.
+  model_runner(std::unique_ptr<gpu::operations> operations, const config::model_config& model,
+               const plan::plan_limits& limits, text_weights weights,
+               std::unique_ptr<transport::symmetric_arena> symmetric, visual_pool pool,
+               runner_options options);
+  ~model_runner();
+
+  /// Warms and captures the graph of every token bucket; `progress(done, total)` after each. Returns the
+  /// digest over all manifests' shapes: ranks compare it before the group serves.
+  gpu::digest128 capture(const std::function<void(int32_t, int32_t)>& progress);
+
+  /// Runs one plan: copies it into the input arena, replays the bucket's graph (or runs the operations
+  /// eagerly), returns what was sampled. Throws plan_refused (wrong epoch or step, faults against the
+  /// limits, stale graph), peer_lost.
+  plan::step_result run(const plan::step_plan& plan);
+
+  /// Logits of the last step, [rows, vocab] f32: for tests.
+  gpu::tensor_view logits() const;
+  /// Memory by owner, for `troupe plan` and /metrics.
+  std::vector<gpu::ledger_entry> ledger() const;
+
+  /// The largest symmetric lane message for these limits, for whoever makes the memory.
+  static transport::lane_request lane(const config::model_config& model,
+                                      const plan::plan_limits& limits, int32_t tp_size);
+
+ private:
+  struct state;
+  std::unique_ptr<state> state_;
+};
+
+}  // namespace troupe::model

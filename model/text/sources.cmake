@@ -1,0 +1,1 @@
+list(APPEND model_sources)

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace troupe::model {
+
+/// Byte-level BPE of the Qwen family: NFC, the Qwen split, merges, added tokens. Immutable after
+/// loading; safe to use from several threads.
+class tokenizer {
+ public:
+  /// Reads tokenizer.json (merges as "a b" strings or as pairs). Throws config::error naming what is
+  /// missing, duplicated, out of range or unsupported.
+  static tokenizer load(const std::filesystem::path& tokenizer_json);
+  static tokenizer parse(std::string_view json, const std::string& origin);
+  ~tokenizer();
+  tokenizer(tokenizer&&) noexcept;
+  tokenizer& operator=(tokenizer&&) noexcept;
+
+  /// Text as a person wrote it: never yields an added token. Linear time, constant stack.
+  void encode_text(std::string_view text, std::vector<int32_t>& ids) const;
+  /// Template text: added tokens are cut out first, longest match, before normalisation.
+  void encode_with_special(std::string_view text, std::vector<int32_t>& ids) const;
+
+  /// Bytes of one token; empty for ids without a token. Added tokens give their text.
+  std::string_view token_bytes(int32_t id) const;
+  bool is_special(int32_t id) const;     // added and marked special: dropped from visible text
+  bool is_added(int32_t id) const;
+  bool exists(int32_t id) const;
+  std::optional<int32_t> added_token(std::string_view text) const;
+  int32_t size() const;                  // one past the largest id with a token
+
+  /// The text of `ids` with U+FFFD for what is not UTF-8.
+  std::string decode(const std::vector<int32_t>& ids, bool skip_special) const;
+
+ private:
+  struct tables;
+  explicit tokenizer(std::unique_ptr<const tables> tables);
+  std::unique_ptr<const tables> tables_;
+};
+
+/// Turns a stream of token ids into text that is whole UTF-8 at every step: bytes of an unfinished
+/// character are held back, bytes that can never become one turn into U+FFFD.
+class streaming_detokenizer {
+ public:
+  explicit streaming_detokenizer(const tokenizer& tokenizer, bool skip_special = true);
+
+  /// Text that became complete with this token, possibly empty.
+  std::string push(int32_t id);
+  /// What is still held back, as U+FFFD per maximal invalid part.
+  std::string finish();
+
+ private:
+  const tokenizer* tokenizer_;
+  bool skip_special_;
+  std::string pending_;
+};
+
+/// The split of the Qwen pre-tokenizer as a linear scanner: half-open byte ranges that cover `text`
+/// (valid UTF-8) without gaps, in order.
+std::vector<std::string_view> qwen_split(std::string_view text);
+
+}  // namespace troupe::model

@@ -1,0 +1,72 @@
+#pragma once
+
+#include "gpu/arena.hpp"
+#include "gpu/lane_view.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+/// Bytes between ranks and nodes: memory that all ranks of a node map before anything is captured,
+/// and the lanes cut from it. Knows no model and no actor.
+namespace troupe::transport {
+
+/// A lane asked for at start: one per graph family ("text", ...). `slot_bytes` is the largest message.
+struct lane_request {
+  std::string name;
+  int64_t slot_bytes = 0;
+};
+
+/// The memory of all ranks of one tensor-parallel group, made by the node before its shards start:
+/// one anonymous shared file per rank, equal sizes and offsets. Threads map it in place; a process
+/// gets the descriptors.
+class symmetric_memory {
+ public:
+  /// Throws transport::error if the files cannot be made.
+  symmetric_memory(int32_t num_ranks, std::vector<lane_request> lanes);
+  ~symmetric_memory();
+  symmetric_memory(symmetric_memory&&) noexcept;
+  symmetric_memory& operator=(symmetric_memory&&) noexcept;
+
+  int32_t num_ranks() const;
+  const std::vector<lane_request>& lanes() const;
+  const std::vector<int>& file_descriptors() const;  // [num_ranks], owned here
+  int64_t bytes_per_rank() const;
+
+  /// Tells every rank to leave its waits at once (a rank died). Sticky until the memory is replaced.
+  void abort();
+
+ private:
+  struct state;
+  std::unique_ptr<state> state_;
+};
+
+/// One rank's mapping of every rank's memory, for the whole life of a shard.
+class symmetric_arena {
+ public:
+  /// Maps `file_descriptors` (one per rank, same order everywhere; duplicated, so the caller keeps
+  /// its own). `lanes` must equal what the memory was made with. Throws transport::error.
+  symmetric_arena(int32_t rank, const std::vector<int>& file_descriptors,
+                  const std::vector<lane_request>& lanes, std::chrono::milliseconds timeout);
+  ~symmetric_arena();
+  symmetric_arena(const symmetric_arena&) = delete;
+  symmetric_arena& operator=(const symmetric_arena&) = delete;
+
+  /// The lane of that name. Each lane has one owner: a second call for the same name is a broken
+  /// invariant.
+  gpu::lane_view take_lane(const std::string& name);
+
+  /// Status the kernels of `lane` left behind since the last call, and resets it to ok.
+  gpu::lane_status take_status(const gpu::lane_view& lane);
+
+  /// Leases covering the mapped pieces, for manifests.
+  std::vector<gpu::arena_lease> leases() const;
+
+ private:
+  struct state;
+  std::unique_ptr<state> state_;
+};
+
+}  // namespace troupe::transport
