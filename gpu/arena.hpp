@@ -35,6 +35,8 @@ class arena_lease {
   const std::string& name() const;
   /// Whether [address, address + bytes) lies inside this arena.
   bool contains(const void* address, int64_t bytes) const;
+  /// Bytes from the start of the arena to `address`, which must lie inside.
+  int64_t offset_of(const void* address) const;
   /// False once the arena was retired (its pages may be unmapped: do not touch them).
   bool current() const;
 
@@ -47,8 +49,8 @@ class arena_lease {
 /// Memory of a fixed size at a fixed address, laid out once. First `reserve` every tensor, then
 /// `seal`, then use. There is no resize: a larger layout is a new arena with a new generation.
 ///
-/// All reservations are 64-byte aligned. Sealing maps and zeroes the pages (so that a later page
-/// fault cannot fail) and counts as an allocation in `allocations_after_start()` (gpu/counters.hpp).
+/// All reservations are 64-byte aligned. Sealing maps zeroed pages and touches them all, so that no
+/// later page fault can fail, and counts as an allocation (gpu/counters.hpp).
 class arena {
  public:
   /// `name` appears in the ledger and in messages.
@@ -61,8 +63,11 @@ class arena {
   /// `seal`.
   int32_t reserve(std::string owner, dtype type, std::initializer_list<int64_t> shape);
 
-  /// Maps the memory. Throws gpu::error naming the arena, its bytes and what was available.
+  /// Maps the memory. Throws gpu::error naming the arena, its bytes and the reason.
   void seal();
+  /// Maps memory that another arena of the same layout sealed, here or in another process
+  /// (host_shared only). The descriptor is duplicated; a file of another size is refused.
+  void seal(int file_descriptor);
 
   tensor_view view(int32_t reservation) const;  // only after `seal`
   arena_lease lease() const;
@@ -73,7 +78,8 @@ class arena {
   const std::vector<ledger_entry>& ledger() const;
 
   /// Ends this generation: leases report `current() == false` and replays of graphs that baked it
-  /// are refused. With `guard` the pages are unmapped at once (tests), else when the last lease goes.
+  /// are refused. With `guard` any touch of the pages faults from now on (tests); they are unmapped when
+  /// the last lease goes.
   void retire(bool guard = false);
 
  private:

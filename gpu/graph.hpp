@@ -4,7 +4,6 @@
 
 #include <array>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -60,8 +59,7 @@ class manifest {
   std::vector<baked_operation> operations_;
 };
 
-/// A replay that was refused before launch: the graph baked an arena generation that was retired, or
-/// its manifest no longer has the digest it was captured with.
+/// A replay that was refused before launch: the graph baked an arena generation that was retired.
 class stale_graph : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -81,8 +79,13 @@ class captured_graph {
  public:
   captured_graph(std::string name, manifest baked, std::unique_ptr<executable> program);
 
-  /// Checks generation and digest, then launches. Throws stale_graph; in release builds too.
+  /// Checks that every arena is of the generation that was baked, then launches. Throws stale_graph, in
+  /// release builds too.
   void replay();
+
+  /// Whether the manifest still has the digest it was captured with. Costs a pass over the manifest:
+  /// the verifier's business, not every replay's.
+  bool intact() const;
 
   const std::string& name() const { return name_; }
   const manifest& baked() const { return baked_; }
