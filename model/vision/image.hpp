@@ -1,8 +1,5 @@
 #pragma once
 
-#include "config/model_config.hpp"
-
-#include <array>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -11,7 +8,7 @@
 
 namespace troupe::model {
 
-/// A picture that cannot be used. `code` is the API's error code.
+/// A picture that cannot be used. The text is fit for a client: no library's words, no addresses.
 class image_error : public std::runtime_error {
  public:
   enum class reason : uint8_t { unsupported_format, corrupt, too_large, bad_shape };
@@ -22,15 +19,41 @@ class image_error : public std::runtime_error {
   reason why_;
 };
 
+struct image_size {
+  int32_t height = 0;
+  int32_t width = 0;
+  bool operator==(const image_size&) const = default;
+};
+
 enum class image_format : uint8_t { png, jpeg, webp };
+
+/// How a stored picture must be turned to stand upright. Values and names are EXIF's: the side of the
+/// upright picture that the stored first row, then the stored first column, belongs to.
+enum class image_orientation : uint8_t {
+  top_left = 1,
+  top_right = 2,
+  bottom_right = 3,
+  bottom_left = 4,
+  left_top = 5,
+  right_top = 6,
+  right_bottom = 7,
+  left_bottom = 8,
+};
 
 struct image_header {
   image_format format = image_format::png;
-  int32_t width = 0;   // as stored, before EXIF orientation
+  int32_t width = 0;  // as stored
   int32_t height = 0;
+  image_orientation orientation = image_orientation::top_left;
+
+  int64_t pixels() const { return int64_t{width} * height; }
+  /// The size decode_image gives: the stored one turned by the orientation. Grids and costs follow it.
+  image_size upright_size() const;
 };
 
-/// Size and format from the first bytes, without decoding. Throws image_error.
+/// What the bytes say about the picture, without decoding a pixel. The format comes from the magic
+/// bytes alone. Time linear in the number of chunks; nothing is allocated. Throws image_error:
+/// unsupported_format (also animated WebP; lossless, arithmetic and 12-bit JPEG), corrupt.
 image_header read_image_header(std::string_view bytes);
 
 /// 8-bit RGB, rows top down, no padding: pixels [height, width, 3].
@@ -38,62 +61,15 @@ struct rgb_image {
   int32_t width = 0;
   int32_t height = 0;
   std::vector<uint8_t> pixels;
+
+  image_size size() const { return {height, width}; }
 };
 
-/// Decodes PNG, JPEG or WebP to RGB. Alpha is dropped, EXIF orientation is applied (what the reference
-/// processor does). Refuses before decoding if width * height exceeds `max_pixels`. Throws image_error.
+/// Decodes PNG, JPEG or WebP to RGB, upright. Alpha is dropped, not blended; 16-bit channels keep their
+/// high byte; CMYK follows Adobe's inverted convention; colour profiles are not applied (all as the
+/// reference processor, except 16-bit grey, which it saturates). Refuses before decoding if the header
+/// promises over `max_pixels`, or a JPEG has more scans than a picture of its size can need. Throws
+/// image_error.
 rgb_image decode_image(std::string_view bytes, int64_t max_pixels);
-
-struct image_size {
-  int32_t height = 0;
-  int32_t width = 0;
-  bool operator==(const image_size&) const = default;
-};
-
-/// smart_resize of the processor: both sides multiples of `factor`, area within the bounds. Throws
-/// image_error(bad_shape) if one side is over 200 times the other or a side is 0.
-image_size smart_resize(image_size input, int32_t factor, int64_t min_pixels, int64_t max_pixels);
-
-/// The video form: bounds on frames * height * width, frames rounded to pairs.
-image_size smart_resize_video(int32_t num_frames, image_size input, int32_t factor,
-                              int64_t min_pixels, int64_t max_pixels);
-
-/// Antialiased bicubic on 8-bit channels, bit-equal to the reference processor on the CPU.
-rgb_image resize_bicubic(const rgb_image& input, image_size output);
-
-/// A patch grid: t temporal groups of height x width patches.
-struct patch_grid {
-  int32_t t = 0;
-  int32_t height = 0;
-  int32_t width = 0;
-
-  int32_t patches() const { return t * height * width; }
-  int32_t visual_tokens(int32_t merge_size) const { return patches() / (merge_size * merge_size); }
-  bool operator==(const patch_grid&) const = default;
-};
-
-/// Rows for the vision tower: pixels [patches, channels * temporal * patch * patch] f32, normalised,
-/// merge-block-major.
-struct patch_rows {
-  patch_grid grid;
-  std::vector<float> pixels;
-};
-
-/// Resizes, normalises and patchifies one picture (repeated in time).
-patch_rows process_image(const rgb_image& image, const config::preprocessor_config& config);
-
-/// The same for the frames of a clip, which all have one size; an odd count repeats the last frame.
-patch_rows process_video(const std::vector<rgb_image>& frames,
-                         const config::preprocessor_config& config);
-
-/// Grids without pixels, for admission.
-patch_grid image_grid(image_size size, const config::preprocessor_config& config);
-patch_grid video_grid(int32_t num_frames, image_size size,
-                      const config::preprocessor_config& config);
-
-/// Times printed before the temporal groups of a clip of frames sampled at `sample_fps`: the mean of
-/// the two frames of a group, in seconds.
-std::vector<double> group_timestamps(int32_t num_frames, double sample_fps,
-                                     int32_t temporal_patch_size);
 
 }  // namespace troupe::model

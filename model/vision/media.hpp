@@ -1,6 +1,6 @@
 #pragma once
 
-#include "model/vision/image.hpp"
+#include "model/vision/image_processor.hpp"
 
 #include <cstdint>
 #include <memory>

@@ -2,7 +2,7 @@
 
 #include "config/model_config.hpp"
 #include "gpu/operations.hpp"
-#include "model/vision/image.hpp"
+#include "model/vision/image_processor.hpp"
 #include "model/vision/visual_pool.hpp"
 #include "model/weights/model_weights.hpp"
 
