@@ -6,7 +6,7 @@
 #include "model/plan/sampling_row.hpp"
 
 #include <cstdint>
-#include <functional>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -84,9 +84,24 @@ class operations {
  public:
   virtual ~operations() = default;
 
+  // -- memory --------------------------------------------------------------------------------------
+  /// Where the arenas of this backend's tensors must lie.
+  virtual memory_kind memory() const { return memory_kind::host; }
+  /// Copies `bytes` from host memory to the start of `destination`, before operations issued later.
+  /// Never recorded. `source` may be changed once `synchronize` returned. (Here and in `download`: host
+  /// memory, where the copy is done at once.)
+  virtual void upload(tensor_view destination, const void* source, int64_t bytes) {
+    std::memcpy(destination.data, source, static_cast<size_t>(bytes));
+  }
+  /// Copies the first `bytes` of `source` to host memory, after operations issued earlier.
+  virtual void download(void* destination, tensor_view source, int64_t bytes) {
+    std::memcpy(destination, source.data, static_cast<size_t>(bytes));
+  }
+
   // -- weights, before any capture ---------------------------------------------------------------
-  /// weight [out, in] bf16 or f32 (checkpoint orientation), bias [out] or a view of rank 0.
-  /// Packs for the widths it will meet; the source may be freed afterwards.
+  /// weight [out, in] (checkpoint orientation), bias [out] or a view of rank 0, both in host memory and
+  /// of the dtype of the activations they will meet. Packs for the widths it will meet; the source may
+  /// be freed afterwards.
   virtual linear_weight prepare_linear(const std::string& name, tensor_view weight,
                                        tensor_view bias) = 0;
 
@@ -190,6 +205,7 @@ class operations {
                                  tensor_view segment_start, live_count segments,
                                  live_count patches) = 0;
 
+  /// May alias.
   virtual void gelu(tensor_view output, tensor_view input, gelu_kind kind, live_count rows) = 0;
 
   /// x += y, [rows, width], one rounding.
