@@ -104,7 +104,10 @@ struct get_status {};
 struct engine_status {
   engine_phase phase = engine_phase::loading;
   std::string detail;        // "loading weights", "capturing graphs", ...
-  double percent = 0;
+  double percent = 0;        // of everything until ready
+  int64_t done = 0;          // of the phase that `detail` names
+  int64_t total = 0;
+  bool counts_bytes = false; // whether done and total are bytes (else items)
   int64_t max_model_len = 0;
   scheduling::planner_statistics planner;
   int64_t vision_rows_total = 0, vision_rows_used = 0;
