@@ -1,0 +1,59 @@
+#include "actors/cli/local_engine.hpp"
+
+#include "actors/cli/progress.hpp"
+
+#include <caf/scoped_actor.hpp>
+#include <fmt/format.h>
+
+#include <chrono>
+#include <optional>
+#include <stdexcept>
+#include <thread>
+
+namespace troupe::cli {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto poll_interval = 100ms;
+
+}  // namespace
+
+local_engine::local_engine(const config::engine_config& config)
+    : system_(config_), engine_(system_, config) {}
+
+void local_engine::wait_ready() {
+  show_loading(system_, gateway(), [] { return false; });
+}
+
+bool show_loading(caf::actor_system& system, const actors::gateway_actor& gateway,
+                  const std::function<bool()>& stop) {
+  caf::scoped_actor self{system};
+  progress_bar bar(stderr);
+  const auto begin = std::chrono::steady_clock::now();
+  while (!stop()) {
+    std::optional<actors::engine_status> status;
+    self->request(gateway, 5s, actors::get_status{})
+        .receive([&](const actors::engine_status& found) { status = found; },
+                 [](const caf::error&) {});
+    if (!status) throw std::runtime_error("the engine does not answer");
+    if (status->phase == actors::engine_phase::failed) {
+      bar.finish();
+      throw std::runtime_error(status->detail);
+    }
+    if (status->phase != actors::engine_phase::loading) {
+      bar.finish();
+      const double seconds =
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      fmt::print(stderr, "ready in {}\n", format_seconds(seconds));
+      return true;
+    }
+    if (status->total > 0)
+      bar.show(status->detail, status->done, status->total, status->counts_bytes);
+    std::this_thread::sleep_for(poll_interval);
+  }
+  bar.finish();
+  return false;
+}
+
+}  // namespace troupe::cli

@@ -1,0 +1,54 @@
+#include "actors/cli/commands.hpp"
+#include "config/error.hpp"
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <cstdio>
+#include <exception>
+
+namespace {
+
+constexpr int failure_status = 1;
+constexpr int usage_status = 2;  // what the operator wrote cannot work
+
+int run(const troupe::cli::action& chosen) {
+  try {
+    return chosen();
+  } catch (const troupe::config::error& problem) {
+    for (const auto& fault : problem.faults()) fmt::print(stderr, "troupe: {}\n", fault);
+    return usage_status;
+  } catch (const std::exception& problem) {
+    fmt::print(stderr, "troupe: {}\n", problem.what());
+    return failure_status;
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // Standard output belongs to answers; the log goes to standard error.
+  spdlog::set_default_logger(spdlog::stderr_color_mt("troupe"));
+
+  CLI::App program{"Serves Qwen3-VL vision-language models."};
+  program.set_version_flag("--version", TROUPE_VERSION);
+  program.require_subcommand(1);
+  program.failure_message(CLI::FailureMessage::help);
+  troupe::cli::action chosen;
+  troupe::cli::add_serve(program, chosen);
+  troupe::cli::add_chat(program, chosen);
+  troupe::cli::add_generate(program, chosen);
+  troupe::cli::add_plan(program, chosen);
+  troupe::cli::add_bench(program, chosen);
+  troupe::cli::add_config(program, chosen);
+  troupe::cli::add_shard(program, chosen);
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::ParseError& problem) {
+    const int status = program.exit(problem);
+    return status == 0 ? 0 : usage_status;
+  }
+  return run(chosen);
+}

@@ -1,0 +1,39 @@
+#include "actors/cli/settings.hpp"
+
+#include <CLI/CLI.hpp>
+#include <fmt/ranges.h>
+
+#include <cstdlib>
+
+namespace troupe::cli {
+
+void setting_options::add_to(CLI::App& command) {
+  command.add_option("MODEL", model_, "checkpoint folder");
+  command.add_option("-c,--config", file_, "TOML file with any of the settings")
+      ->type_name("FILE");
+  for (const auto& setting : config::setting_descriptions()) {
+    if (setting.flags.empty()) continue;
+    const std::string names = fmt::format("{}", fmt::join(setting.flags, ","));
+    const std::string help = fmt::format("{} [{}]", setting.help, setting.environment);
+    const auto remember = [this, key = setting.key](const std::string& value) {
+      flags_.emplace_back(key, value);
+    };
+    if (setting.boolean)
+      command.add_flag_callback(names, [remember] { remember("true"); }, help)->group("Settings");
+    else
+      command.add_option_function<std::string>(names, remember, help)
+          ->type_name("VALUE")
+          ->group("Settings");
+  }
+}
+
+config::loaded_config setting_options::load() const {
+  config::setting_sources sources;
+  if (file_) sources.file = *file_;
+  if (model_) sources.flags.emplace_back("model.path", *model_);
+  sources.flags.insert(sources.flags.end(), flags_.begin(), flags_.end());
+  sources.environment = [](const char* name) -> const char* { return std::getenv(name); };
+  return config::load(sources);
+}
+
+}  // namespace troupe::cli

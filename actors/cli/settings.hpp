@@ -1,0 +1,29 @@
+#pragma once
+
+#include "config/load.hpp"
+
+#include <CLI/App.hpp>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+/// The program `troupe`: one file per command, each a thin client of the layers below.
+namespace troupe::cli {
+
+/// The engine's settings as options of a command, one for every line of the settings table
+/// (config/load.hpp), plus the model as a positional argument and `--config FILE`.
+class setting_options {
+ public:
+  void add_to(CLI::App& command);
+
+  /// Merges flags, environment, file and defaults. Throws config::error.
+  config::loaded_config load() const;
+
+ private:
+  std::optional<std::string> model_;
+  std::optional<std::string> file_;
+  std::vector<std::pair<std::string, std::string>> flags_;
+};
+
+}  // namespace troupe::cli
