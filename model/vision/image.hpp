@@ -27,8 +27,8 @@ struct image_size {
 
 enum class image_format : uint8_t { png, jpeg, webp };
 
-/// How a stored picture must be turned to stand upright. Values and names are EXIF's: the side of the
-/// upright picture that the stored first row, then the stored first column, belongs to.
+/// How a stored picture must be turned to stand upright. Values and names are EXIF's: the side of
+/// the upright picture that the stored first row, then the stored first column, belongs to.
 enum class image_orientation : uint8_t {
   top_left = 1,
   top_right = 2,
@@ -47,7 +47,8 @@ struct image_header {
   image_orientation orientation = image_orientation::top_left;
 
   int64_t pixels() const { return int64_t{width} * height; }
-  /// The size decode_image gives: the stored one turned by the orientation. Grids and costs follow it.
+  /// The size decode_image gives: the stored one turned by the orientation. Grids and costs follow
+  /// it.
   image_size upright_size() const;
 };
 
@@ -65,11 +66,11 @@ struct rgb_image {
   image_size size() const { return {height, width}; }
 };
 
-/// Decodes PNG, JPEG or WebP to RGB, upright. Alpha is dropped, not blended; 16-bit channels keep their
-/// high byte; CMYK follows Adobe's inverted convention; colour profiles are not applied (all as the
-/// reference processor, except 16-bit grey, which it saturates). Refuses before decoding if the header
-/// promises over `max_pixels`, or a JPEG has more scans than a picture of its size can need. Throws
-/// image_error.
+/// Decodes PNG, JPEG or WebP to RGB, upright. Alpha is dropped, not blended; 16-bit channels keep
+/// their high byte; CMYK follows Adobe's inverted convention; colour profiles are not applied (all
+/// as the reference processor, except 16-bit grey, which it saturates). Refuses before decoding if
+/// the header promises over `max_pixels`, or a JPEG has more scans than a picture of its size can
+/// need. Throws image_error.
 rgb_image decode_image(std::string_view bytes, int64_t max_pixels);
 
 }  // namespace troupe::model

@@ -1,3 +1,5 @@
-list(APPEND model_sources)
-list(APPEND model_headers vision/image.hpp vision/image_processor.hpp vision/media.hpp
-     vision/visual_pool.hpp vision/vision_runner.hpp)
+list(APPEND model_sources vision/exif.cpp vision/image.cpp vision/image_processor.cpp
+     vision/jpeg.cpp vision/media.cpp vision/png.cpp vision/resize.cpp vision/webp.cpp)
+list(APPEND model_headers vision/byte_reader.hpp vision/exif.hpp vision/image.hpp
+     vision/image_codecs.hpp vision/image_processor.hpp vision/media.hpp vision/visual_pool.hpp
+     vision/vision_runner.hpp)
