@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Builds and runs every test: the release build's, the sanitizers' and the fuzzers'. `./run test` installs
+# what this needs and calls it. Ends with one CTest summary per build and fails if any test failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+jobs=$(nproc)
+failed=0
+step() {
+  printf '\033[1m== %s\033[0m\n' "$1"
+  shift
+  "$@" || failed=1
+}
+
+configure_and_build() {
+  cmake --preset "$1" > "/tmp/troupe-configure-$1.log" 2>&1 || { cat "/tmp/troupe-configure-$1.log"; exit 1; }
+  cmake --build --preset "$1" -j "$jobs" || exit 1
+}
+
+printf '\033[1m== building the fuzzers\033[0m\n'
+configure_and_build fuzz
+step "fuzzing" ctest --test-dir build-fuzz --output-on-failure -j "$jobs"
+
+printf '\033[1m== building with AddressSanitizer and UBSan\033[0m\n'
+configure_and_build asan
+step "tests under AddressSanitizer and UBSan" ctest --test-dir build-asan --output-on-failure -j "$jobs" -LE release_only
+
+printf '\033[1m== building the release\033[0m\n'
+configure_and_build release
+step "tests of the release" ctest --test-dir build --output-on-failure -j "$jobs"
+
+exit "$failed"
