@@ -11,8 +11,8 @@
 
 namespace troupe::config {
 
-/// Text that is not the JSON we accept. The message gives the place and the reason, never a
-/// library's own words.
+/// Text that is not the JSON we accept. The message gives the reason, after the place where that is
+/// known ("line 3, column 7: "), never a library's own words.
 class json_error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -20,7 +20,8 @@ class json_error : public std::runtime_error {
 
 /// A parsed JSON value. Immutable, cheap to copy (shares the document). Depth is at most 64, text is
 /// valid UTF-8 without lone surrogates, object keys are unique, numbers are finite: anything else
-/// was refused while parsing. Integers keep 64 bits; a number with a fraction is never an integer.
+/// was refused while parsing. Integers from -2^63 to 2^64 - 1 are exact; a number with a fraction is
+/// never an integer.
 class json_value {
  public:
   enum class kind : uint8_t { null, boolean, integer, real, string, array, object };
@@ -28,7 +29,8 @@ class json_value {
   kind type() const;
   bool is_null() const { return type() == kind::null; }
   std::optional<bool> boolean() const;
-  std::optional<int64_t> integer() const;   // also 3.0: reals with an integral value convert
+  std::optional<int64_t> integer() const;  // also 3.0: reals with an integral value convert; none
+                                           // above 2^63 - 1
   std::optional<double> number() const;
   std::optional<std::string_view> string() const;  // valid while any copy of the document lives
 
@@ -52,8 +54,9 @@ class json_value {
   const void* node_;
 };
 
-/// Parses one document. Throws json_error for syntax, depth over 64, duplicate keys, non-finite
-/// numbers, invalid UTF-8 and trailing text.
+/// Parses one document, an object or an array. Throws json_error for syntax, depth over 64, duplicate
+/// keys, numbers that are not finite or not 64-bit integers, invalid UTF-8 and trailing text. Copies
+/// `text` once and its strings once more.
 json_value parse_json(std::string_view text);
 
 /// Appends `text` as a quoted JSON string. `text` must be valid UTF-8.
