@@ -32,28 +32,33 @@ struct runner_options {
   gpu::dtype activation = gpu::dtype::bf16;  // f32 or bf16; the KV cache has the same dtype
   bool eager = false;                        // run the same kernels without graphs
   uint64_t epoch = 1;
-  std::vector<uint8_t> token_mask;           // [vocab] 0 = never sampled
+  std::vector<uint8_t> token_mask;  // [vocab] 0 = never sampled; empty: every token may be
 };
 
 /// One rank's text model: memory, graphs and the execution of step plans. Lives on one thread.
 class model_runner {
  public:
-  /// Reserves and seals all memory and prepares weights. Nothing is allocated after `capture`.
-  /// Throws gpu::error, transport::error.
+  /// Reserves and seals all memory and prepares weights. Nothing is allocated after `capture`. A
+  /// single rank may come without `symmetric`. Throws gpu::error, transport::error.
   model_runner(std::unique_ptr<gpu::operations> operations, const config::model_config& model,
                const plan::plan_limits& limits, text_weights weights,
                std::unique_ptr<transport::symmetric_arena> symmetric, visual_pool pool,
                runner_options options);
   ~model_runner();
 
-  /// Warms and captures the graph of every token bucket; `progress(done, total)` after each. Returns the
-  /// digest over all manifests' shapes: ranks compare it before the group serves.
+  /// Warms and captures the graph of every token bucket; `progress(done, total)` after each.
+  /// Returns the digest over all manifests' shapes: ranks compare it before the group serves.
   gpu::digest128 capture(const std::function<void(int32_t, int32_t)>& progress);
 
-  /// Runs one plan: copies it into the input arena, replays the bucket's graph (or runs the operations
-  /// eagerly), returns what was sampled. Throws plan_refused (wrong epoch or step, faults against the
-  /// limits, stale graph), peer_lost.
+  /// Runs one plan: copies it into the input arena, replays the bucket's graph (or runs the
+  /// operations eagerly), returns what was sampled. Throws plan_refused (wrong epoch or step,
+  /// faults against the limits, retired memory), peer_lost; after peer_lost every later plan is
+  /// refused.
   plan::step_result run(const plan::step_plan& plan);
+
+  /// Ends this rank's memory: every later plan is refused as stale. For whoever replaces the group;
+  /// with `guard` any touch of the memory faults (tests).
+  void retire(bool guard = false);
 
   /// Logits of the last step, [rows, vocab] f32: for tests.
   gpu::tensor_view logits() const;

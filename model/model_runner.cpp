@@ -1,0 +1,226 @@
+#include "model/model_runner.hpp"
+
+#include "config/ensure.hpp"
+#include "gpu/error.hpp"
+#include "model/arena_builder.hpp"
+#include "model/graph_family.hpp"
+#include "model/step_inputs.hpp"
+#include "model/text/text_model.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+#include <utility>
+
+namespace troupe::model {
+namespace {
+
+constexpr auto* lane_name = "text";
+
+gpu::lane_view take_lane(transport::symmetric_arena* symmetric) {
+  return symmetric == nullptr ? gpu::lane_view{} : symmetric->take_lane(lane_name);
+}
+
+/// A text graph that does not read the deepstack slot would serve pictures without detail,
+/// silently.
+void require_visual_slot(const gpu::manifest& manifest, const gpu::visual_slot& slot) {
+  if (!manifest.reads(slot.row_map)) throw gpu::error("a text graph does not read the row map");
+  for (int64_t level = 0; level < slot.pool.shape[0]; ++level)
+    if (!manifest.reads(slot.pool.at(level)))
+      throw gpu::error(
+          fmt::format("a text graph does not read level {} of the visual pool", level));
+}
+
+}  // namespace
+
+struct model_runner::state {
+  std::unique_ptr<gpu::operations> backend;
+  plan::plan_limits limits;
+  uint64_t epoch;
+  bool eager;
+  std::unique_ptr<transport::symmetric_arena> symmetric;
+  gpu::lane_view lane;
+  visual_pool pool;
+  step_inputs inputs;
+  text_model model;
+  std::optional<graph_family> graphs;  // made by `capture`
+
+  uint64_t last_step = 0;
+  int32_t last_rows = 0;  // sampled by that step: what a token of the next may refer to
+  std::string lost = {};  // why this rank can run nothing any more; empty while it can
+
+  std::vector<gpu::arena*> arenas();
+  std::vector<gpu::arena_lease> leases();
+  std::vector<std::string> reasons_to_refuse(const plan::step_plan& plan) const;
+  void refuse_if_faulty(const plan::step_plan& plan) const;
+  void check_lane();
+  plan::step_result collect(const plan::step_plan& plan);
+  void collect_logprobs(const plan::step_plan& plan, plan::step_result& result);
+};
+
+model_runner::model_runner(std::unique_ptr<gpu::operations> operations,
+                           const config::model_config& model, const plan::plan_limits& limits,
+                           text_weights weights,
+                           std::unique_ptr<transport::symmetric_arena> symmetric, visual_pool pool,
+                           runner_options options) {
+  auto& backend = *operations;
+  const gpu::lane_view lane = take_lane(symmetric.get());
+  const gpu::tensor_view pool_view = pool.view();
+  step_inputs inputs(limits, backend.memory());
+  text_model text(backend, model.text, limits, weights, lane, inputs.views(), pool_view,
+                  {options.activation, std::move(options.token_mask)});
+  state_ = std::make_unique<state>(state{std::move(operations), limits, options.epoch,
+                                         options.eager, std::move(symmetric), lane, std::move(pool),
+                                         std::move(inputs), std::move(text), std::nullopt});
+}
+model_runner::~model_runner() = default;
+
+gpu::digest128 model_runner::capture(const std::function<void(int32_t, int32_t)>& progress) {
+  auto& self = *state_;
+  config::ensure(!self.graphs, "graphs are captured twice");
+  graph_recipe recipe;
+  recipe.load_warm_up = [&](int32_t bucket) {
+    self.inputs.load(*self.backend, warm_up_plan(self.limits, bucket));
+  };
+  recipe.issue = [&self](int32_t bucket) { self.model.issue(bucket); };
+  recipe.check_run = [&] { self.check_lane(); };
+  recipe.check = [&](const gpu::manifest& manifest) {
+    require_visual_slot(manifest, {self.pool.view(), self.inputs.views().row_map});
+  };
+  recipe.progress = progress;
+  self.graphs.emplace("text", *self.backend, self.limits.token_buckets, self.leases(), self.eager,
+                      recipe);
+  return self.graphs->shape_digest();
+}
+
+plan::step_result model_runner::run(const plan::step_plan& plan) {
+  auto& self = *state_;
+  config::ensure(self.graphs.has_value(), "a step is run before graphs are captured");
+  self.refuse_if_faulty(plan);
+  self.inputs.load(*self.backend, plan);
+  const auto start = std::chrono::steady_clock::now();
+  self.graphs->run(plan.bucket_tokens);
+  self.backend->synchronize();
+  const auto elapsed = std::chrono::steady_clock::now() - start;
+  self.check_lane();
+  self.last_step = plan.step;
+  self.last_rows = plan.num_rows();
+  plan::step_result result = self.collect(plan);
+  result.elapsed_ns = std::chrono::nanoseconds(elapsed).count();
+  return result;
+}
+
+void model_runner::retire(bool guard) {
+  for (gpu::arena* arena : state_->arenas()) arena->retire(guard);
+}
+
+gpu::tensor_view model_runner::logits() const {
+  return state_->model.logits().slice_rows(0, state_->last_rows);
+}
+
+std::vector<gpu::ledger_entry> model_runner::ledger() const {
+  std::vector<gpu::ledger_entry> ledger;
+  for (const gpu::arena* arena : state_->arenas()) append_ledger(ledger, *arena);
+  return ledger;
+}
+
+transport::lane_request model_runner::lane(const config::model_config& model,
+                                           const plan::plan_limits& limits, int32_t tp_size) {
+  constexpr int64_t alignment_bytes = 64;
+  const text_shape shape = share_of(model.text, tp_size);
+  const int64_t reduced = int64_t{limits.max_num_batched_tokens} * shape.hidden_size;
+  const int64_t gathered = int64_t{limits.max_num_seqs} * shape.vocab_part;
+  const int64_t bytes = std::max(reduced, gathered) * gpu::size_of(gpu::dtype::f32);
+  return {lane_name, (bytes + alignment_bytes - 1) / alignment_bytes * alignment_bytes};
+}
+
+std::vector<gpu::arena*> model_runner::state::arenas() {
+  std::vector<gpu::arena*> all = model.arenas();
+  all.push_back(&inputs.arena());
+  return all;
+}
+
+std::vector<gpu::arena_lease> model_runner::state::leases() {
+  std::vector<gpu::arena_lease> all{pool.lease()};
+  for (const gpu::arena* arena : arenas()) all.push_back(arena->lease());
+  if (symmetric)
+    for (auto& lease : symmetric->leases()) all.push_back(std::move(lease));
+  return all;
+}
+
+std::vector<std::string> model_runner::state::reasons_to_refuse(const plan::step_plan& plan) const {
+  if (!lost.empty()) return {lost};
+  if (plan.epoch != epoch) return {fmt::format("plan of epoch {}, expected {}", plan.epoch, epoch)};
+  if (plan.step != last_step + 1)
+    return {fmt::format("plan of step {}, expected {}", plan.step, last_step + 1)};
+  std::vector<std::string> reasons = plan::faults(plan, limits);
+  for (size_t i = 0; i < plan.token_ids.size(); ++i) {
+    const int64_t row = -1 - int64_t{plan.token_ids[i]};
+    if (row >= last_rows)
+      reasons.push_back(fmt::format("token {} refers to row {} of step {}, which sampled {} rows",
+                                    i, row, last_step, last_rows));
+  }
+  return reasons;
+}
+
+void model_runner::state::refuse_if_faulty(const plan::step_plan& plan) const {
+  try {
+    graphs->require_current();
+  } catch (const gpu::stale_graph& stale) {
+    throw plan_refused(fmt::format("step {} refused: {}", plan.step, stale.what()));
+  }
+  const auto reasons = reasons_to_refuse(plan);
+  if (!reasons.empty())
+    throw plan_refused(fmt::format("step {} refused: {}", plan.step, fmt::join(reasons, "; ")));
+}
+
+void model_runner::state::check_lane() {
+  if (!symmetric) return;
+  const gpu::lane_status status = symmetric->take_status(lane);
+  if (status == gpu::lane_status::ok) return;
+  lost =
+      fmt::format("rank {} of {} lost its group after step {}: {}", lane.rank, lane.size, last_step,
+                  status == gpu::lane_status::aborted
+                      ? "the group was aborted"
+                      : fmt::format("a peer was later than {} ms", lane.timeout_ns / 1'000'000));
+  throw peer_lost(lost);
+}
+
+plan::step_result model_runner::state::collect(const plan::step_plan& plan) {
+  const gpu::sampling_output& sampled = model.sampled();
+  const auto rows = static_cast<size_t>(plan.num_rows());
+  plan::step_result result;
+  result.epoch = plan.epoch;
+  result.step = plan.step;
+  result.content = plan.content;
+  result.tokens.resize(rows);
+  result.logprobs.resize(rows);
+  backend->download(result.tokens.data(), sampled.tokens,
+                    static_cast<int64_t>(rows * sizeof(int32_t)));
+  collect_logprobs(plan, result);
+  backend->synchronize();
+  return result;
+}
+
+void model_runner::state::collect_logprobs(const plan::step_plan& plan, plan::step_result& result) {
+  const gpu::sampling_output& sampled = model.sampled();
+  for (int32_t row = 0; row < plan.num_rows(); ++row) {
+    const int32_t alternatives = plan.sampling[static_cast<size_t>(row)].num_logprobs;
+    if (alternatives < 0) continue;
+    auto& values = result.logprobs[static_cast<size_t>(row)];
+    values.top_tokens.resize(static_cast<size_t>(alternatives));
+    values.top_values.resize(static_cast<size_t>(alternatives));
+    gpu::tensor_view own = sampled.logprobs;
+    own.data += row * int64_t{sizeof(float)};
+    backend->download(&values.sampled, own, sizeof(float));
+    backend->download(values.top_tokens.data(), sampled.top_tokens.at(row),
+                      alternatives * int64_t{sizeof(int32_t)});
+    backend->download(values.top_values.data(), sampled.top_logprobs.at(row),
+                      alternatives * int64_t{sizeof(float)});
+  }
+}
+
+}  // namespace troupe::model

@@ -1,0 +1,54 @@
+#pragma once
+
+#include "gpu/operations.hpp"
+#include "model/input_block.hpp"
+#include "model/plan/step_plan.hpp"
+
+namespace troupe::model {
+
+/// Where a step finds its inputs: addresses that never move, equal for every bucket.
+struct step_views {
+  gpu::live_count tokens;
+  gpu::live_count rows;
+  gpu::live_count num_adjustments;
+  gpu::tensor_view token_ids;     // [max_tokens] i32
+  gpu::tensor_view positions;     // [3, max_tokens] i32
+  gpu::tensor_view slot_mapping;  // [max_tokens] i32
+  gpu::tensor_view row_map;       // [max_tokens] i32
+  gpu::sequence_batch sequences;
+  gpu::tensor_view logit_rows;   // [max_num_seqs] i32
+  gpu::tensor_view sampling;     // [max_num_seqs * sizeof(plan::sampling_row)] u8
+  gpu::tensor_view adjustments;  // [max_adjustments * sizeof(plan::logit_adjustment)] u8
+};
+
+/// The input arena of the text model and the way of a step plan into it.
+class step_inputs {
+ public:
+  step_inputs(const plan::plan_limits& limits, gpu::memory_kind kind);
+
+  /// Sends a plan without faults by one copy. The bucket's tokens past the live ones carry row -1
+  /// and slot -1: not even a kernel that missed the live count could read the pool or write the
+  /// cache for them.
+  void load(gpu::operations& backend, const plan::step_plan& plan);
+
+  const step_views& views() const { return views_; }
+  const gpu::arena& arena() const { return block_.arena(); }
+  gpu::arena& arena() { return block_.arena(); }
+
+ private:
+  void pack_tokens(const plan::step_plan& plan);
+  void pack_sequences(const plan::step_plan& plan);
+  void pack_rows(const plan::step_plan& plan);
+
+  int64_t max_tokens_;
+  input_block block_;
+  input_block::field counts_, token_ids_, positions_, slot_mapping_, row_map_, query_start_,
+      context_lengths_, logit_rows_, sampling_, block_tables_, adjustments_;
+  step_views views_;
+};
+
+/// A plan that runs every operation of a bucket on all its tokens and leaves no trace: tokens that
+/// read the padding block and write no slot. For warming a graph; `faults` would reject it.
+plan::step_plan warm_up_plan(const plan::plan_limits& limits, int32_t bucket_tokens);
+
+}  // namespace troupe::model
