@@ -27,7 +27,9 @@ class hasher {
     add(static_cast<uint64_t>(text.size()));
     bytes_ += text;
   }
-  void add(uint64_t number) { bytes_.append(reinterpret_cast<const char*>(&number), sizeof number); }
+  void add(uint64_t number) {
+    bytes_.append(reinterpret_cast<const char*>(&number), sizeof number);
+  }
   digest128 finish() const {
     const XXH128_hash_t hash = XXH3_128bits(bytes_.data(), bytes_.size());
     return {hash.low64, hash.high64};
@@ -54,6 +56,18 @@ digest128 digest_of(const std::vector<baked_operation>& operations, Place place)
   return hash.finish();
 }
 
+/// Whether an operand of another access than `except` overlaps `view`.
+bool touched(const std::vector<baked_operation>& operations, const tensor_view& view,
+             access_kind except) {
+  const std::byte* end = view.data + view.span_bytes();
+  for (const auto& operation : operations)
+    for (const auto& operand : operation.operands)
+      if (operand.access != except && operand.address < end &&
+          operand.address + operand.bytes > view.data)
+        return true;
+  return false;
+}
+
 }  // namespace
 
 manifest::manifest(std::vector<arena_lease> arenas) : arenas_(std::move(arenas)) {}
@@ -61,9 +75,9 @@ manifest::manifest(std::vector<arena_lease> arenas) : arenas_(std::move(arenas))
 void manifest::append(baked_operation operation) {
   for (const auto& operand : operation.operands)
     if (operand.bytes > 0 && owner_of(arenas_, operand.address, operand.bytes) == nullptr)
-      throw error(fmt::format(
-          "{} bakes {} bytes at {} that lie in none of the graph's {} arenas", operation.name,
-          operand.bytes, fmt::ptr(operand.address), arenas_.size()));
+      throw error(fmt::format("{} bakes {} bytes at {} that lie in none of the graph's {} arenas",
+                              operation.name, operand.bytes, fmt::ptr(operand.address),
+                              arenas_.size()));
   operations_.push_back(std::move(operation));
 }
 
@@ -85,13 +99,11 @@ digest128 manifest::shape_digest() const {
 }
 
 bool manifest::reads(const tensor_view& view) const {
-  const std::byte* end = view.data + view.span_bytes();
-  for (const auto& operation : operations_)
-    for (const auto& operand : operation.operands)
-      if (operand.access != access_kind::write && operand.address < end &&
-          operand.address + operand.bytes > view.data)
-        return true;
-  return false;
+  return touched(operations_, view, access_kind::write);
+}
+
+bool manifest::writes(const tensor_view& view) const {
+  return touched(operations_, view, access_kind::read);
 }
 
 bool manifest::current() const {
@@ -120,6 +132,8 @@ void captured_graph::replay() {
   program_->launch();
 }
 
-bool captured_graph::intact() const { return baked_.digest() == captured_digest_; }
+bool captured_graph::intact() const {
+  return baked_.digest() == captured_digest_;
+}
 
 }  // namespace troupe::gpu

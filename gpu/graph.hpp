@@ -49,8 +49,9 @@ class manifest {
   /// The same with (arena name, offset) in place of addresses: equal on all ranks that captured the
   /// same graph. Ranks compare it before a graph family is committed.
   digest128 shape_digest() const;
-  /// Whether any operand reads `view`'s memory.
+  /// Whether any operand reads (writes) some of `view`'s memory.
   bool reads(const tensor_view& view) const;
+  bool writes(const tensor_view& view) const;
   /// Whether all arenas are still of the generation that was baked.
   bool current() const;
 

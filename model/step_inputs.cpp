@@ -105,26 +105,18 @@ void step_inputs::pack_rows(const plan::step_plan& plan) {
 }
 
 plan::step_plan warm_up_plan(const plan::plan_limits& limits, int32_t bucket_tokens) {
-  const int32_t sequences = std::min(bucket_tokens, limits.max_num_seqs);
-  const int64_t longest = int64_t{limits.max_blocks_per_sequence} * limits.block_size;
-  const auto tokens = static_cast<int32_t>(std::min<int64_t>(bucket_tokens, sequences * longest));
-
   plan::step_plan plan;
   plan.bucket_tokens = bucket_tokens;
-  plan.token_ids.assign(static_cast<size_t>(tokens), 0);
-  plan.positions.assign(static_cast<size_t>(3 * tokens), 0);
-  plan.slot_mapping.assign(static_cast<size_t>(tokens), -1);
-  plan.row_map.assign(static_cast<size_t>(tokens), -1);
+  plan.token_ids = {0};
+  plan.positions = {0, 0, 0};
+  plan.slot_mapping = {-1};
+  plan.row_map = {-1};
+  plan.query_start = {0, 1};
+  plan.context_lengths = {1};
   plan.max_blocks_per_sequence = limits.max_blocks_per_sequence;
-  plan.block_tables.assign(static_cast<size_t>(sequences) * limits.max_blocks_per_sequence, 0);
-  plan.sampling.assign(static_cast<size_t>(sequences), {});
-  plan.query_start.push_back(0);
-  for (int32_t i = 0; i < sequences; ++i) {
-    const int32_t end = static_cast<int32_t>(int64_t{tokens} * (i + 1) / sequences);
-    plan.context_lengths.push_back(end - plan.query_start.back());
-    plan.query_start.push_back(end);
-    plan.logit_rows.push_back(end - 1);
-  }
+  plan.block_tables.assign(static_cast<size_t>(limits.max_blocks_per_sequence), 0);
+  plan.logit_rows = {0};
+  plan.sampling = {plan::sampling_row{}};
   return plan;
 }
 

@@ -47,8 +47,9 @@ class step_inputs {
   step_views views_;
 };
 
-/// A plan that runs every operation of a bucket on all its tokens and leaves no trace: tokens that
-/// read the padding block and write no slot. For warming a graph; `faults` would reject it.
+/// The plan that warms the graph of a bucket: one token that reads the padding block and writes no
+/// slot. One is enough, since every kernel is launched for the bucket whatever the live count says,
+/// and it keeps the start short. (`faults` would reject it: it writes no cache.)
 plan::step_plan warm_up_plan(const plan::plan_limits& limits, int32_t bucket_tokens);
 
 }  // namespace troupe::model

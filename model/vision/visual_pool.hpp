@@ -9,9 +9,9 @@
 
 namespace troupe::model {
 
-/// The deepstack slot's memory on one node: [1 + num_deepstack_levels, rows, hidden] in an anonymous
-/// shared file, so that encoder and shards, threads or processes, see one pool. Fixed size; never
-/// resized.
+/// The deepstack slot's memory on one node: [1 + num_deepstack_levels, rows, hidden] in an
+/// anonymous shared file, so that encoder and shards, threads or processes, see one pool. Fixed
+/// size; never resized.
 class visual_pool {
  public:
   /// Makes the pool. Throws gpu::error.

@@ -1,0 +1,176 @@
+#include "model/vision/vision_runner.hpp"
+
+#include "config/ensure.hpp"
+#include "gpu/error.hpp"
+#include "model/arena_builder.hpp"
+#include "model/graph_family.hpp"
+#include "model/vision/vision_inputs.hpp"
+#include "model/vision/vision_tower.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <stdexcept>
+#include <utility>
+
+namespace troupe::model {
+namespace {
+
+// Of the smallest budget: fewer do not fill a matmul tile, so smaller budgets would save nothing.
+constexpr int32_t smallest_budget_merged_rows = 16;
+
+/// Doubling budgets below `max_patches`, then `max_patches` itself: a run pads to at most twice its
+/// size. All are multiples of `merge_unit`.
+std::vector<int32_t> make_patch_budgets(int32_t max_patches, int32_t merge_unit) {
+  std::vector<int32_t> budgets;
+  for (int64_t budget = smallest_budget_merged_rows * merge_unit; budget < max_patches; budget *= 2)
+    budgets.push_back(static_cast<int32_t>(budget));
+  budgets.push_back(max_patches);
+  return budgets;
+}
+
+void check_item(const encode_item& item, const config::vision_config& config, int32_t pool_rows) {
+  if (item.patches == nullptr) throw std::invalid_argument("encode: an item has no patches");
+  const patch_grid& grid = item.patches->grid;
+  const int32_t merge = config.spatial_merge_size;
+  if (grid.t < 1 || grid.height < 1 || grid.width < 1 || grid.height % merge != 0 ||
+      grid.width % merge != 0)
+    throw std::invalid_argument(
+        fmt::format("encode: grid {}x{}x{}, expected sides over 0 and multiples of {}", grid.t,
+                    grid.height, grid.width, merge));
+  const auto values =
+      static_cast<size_t>(grid.patches()) * static_cast<size_t>(config.patch_width());
+  if (item.patches->pixels.size() != values)
+    throw std::invalid_argument(fmt::format("encode: {} pixel values, expected {} for {} patches",
+                                            item.patches->pixels.size(), values, grid.patches()));
+  const auto rows = static_cast<size_t>(grid.visual_tokens(merge));
+  if (item.destination_rows.size() != rows)
+    throw std::invalid_argument(fmt::format("encode: {} destination rows, expected {}",
+                                            item.destination_rows.size(), rows));
+  for (const int32_t row : item.destination_rows)
+    if (row < 0 || row >= pool_rows)
+      throw std::invalid_argument(
+          fmt::format("encode: destination row {} in a pool of {} rows", row, pool_rows));
+}
+
+struct run_size {
+  int32_t patches = 0;
+  int32_t segments = 0;
+};
+
+run_size check_items(const std::vector<encode_item>& items, const config::vision_config& config,
+                     const vision_options& options, int32_t pool_rows) {
+  int64_t patches = 0;
+  int64_t segments = 0;
+  for (const auto& item : items) {
+    check_item(item, config, pool_rows);
+    patches += item.patches->grid.patches();
+    segments += item.patches->grid.t;
+  }
+  if (patches > options.max_patches || segments > options.max_segments)
+    throw std::invalid_argument(fmt::format("encode: {} patches in {} frames, a run holds {} in {}",
+                                            patches, segments, options.max_patches,
+                                            options.max_segments));
+  return {static_cast<int32_t>(patches), static_cast<int32_t>(segments)};
+}
+
+/// The smallest picture, a single merge block. It warms a graph of any budget, since every kernel
+/// is launched for the budget whatever the live count says.
+patch_rows warm_up_picture(const config::vision_config& config) {
+  patch_rows picture;
+  picture.grid = {1, config.spatial_merge_size, config.spatial_merge_size};
+  picture.pixels.assign(static_cast<size_t>(picture.grid.patches() * config.patch_width()), 0);
+  return picture;
+}
+
+/// A vision graph that leaves a level of the pool as it was would serve another picture's detail.
+void require_pool_written(const gpu::manifest& manifest, const gpu::tensor_view& pool) {
+  for (int64_t level = 0; level < pool.shape[0]; ++level)
+    if (!manifest.writes(pool.at(level)))
+      throw gpu::error(
+          fmt::format("a vision graph does not write level {} of the visual pool", level));
+}
+
+}  // namespace
+
+struct vision_runner::state {
+  std::unique_ptr<gpu::operations> backend;
+  config::vision_config config;
+  vision_options options;
+  visual_pool pool;
+  vision_inputs inputs;
+  vision_tower tower;
+  std::optional<graph_family> graphs;  // made by `capture`
+
+  std::vector<const gpu::arena*> arenas() const;
+  std::vector<gpu::arena_lease> leases() const;
+  void load_warm_up();
+};
+
+vision_runner::vision_runner(std::unique_ptr<gpu::operations> operations,
+                             const config::model_config& model, vision_weights weights,
+                             visual_pool pool, vision_options options) {
+  const config::vision_config& config = model.vision;
+  config::ensure(options.max_patches > 0 && options.max_segments > 0,
+                 "{} patches in {} frames per run", options.max_patches, options.max_segments);
+  const int32_t unit = config.merge_unit();
+  options.max_patches = (options.max_patches + unit - 1) / unit * unit;
+  auto& backend = *operations;
+  const gpu::tensor_view pool_view = pool.view();
+  vision_inputs inputs(config, options, backend.memory());
+  vision_tower tower(backend, config, weights, inputs.views(), pool_view, options);
+  state_ = std::make_unique<state>(state{std::move(operations), config, options, std::move(pool),
+                                         std::move(inputs), std::move(tower), std::nullopt});
+}
+vision_runner::~vision_runner() = default;
+
+void vision_runner::capture(const std::function<void(int32_t, int32_t)>& progress) {
+  auto& self = *state_;
+  config::ensure(!self.graphs, "graphs are captured twice");
+  graph_recipe recipe;
+  recipe.load_warm_up = [&](int32_t) { self.load_warm_up(); };
+  recipe.issue = [&self](int32_t budget) { self.tower.issue(budget); };
+  recipe.check = [&](const gpu::manifest& manifest) {
+    require_pool_written(manifest, self.pool.view());
+  };
+  recipe.progress = progress;
+  self.graphs.emplace("vision", *self.backend,
+                      make_patch_budgets(self.options.max_patches, self.config.merge_unit()),
+                      self.leases(), self.options.eager, recipe);
+}
+
+void vision_runner::encode(const std::vector<encode_item>& items) {
+  auto& self = *state_;
+  config::ensure(self.graphs.has_value(), "pictures are encoded before graphs are captured");
+  const run_size size = check_items(items, self.config, self.options, self.pool.rows());
+  self.graphs->require_current();
+  self.inputs.load(*self.backend, items);
+  self.graphs->run(self.graphs->bucket_for(size.patches));
+  self.backend->synchronize();
+}
+
+std::vector<gpu::ledger_entry> vision_runner::ledger() const {
+  std::vector<gpu::ledger_entry> ledger;
+  for (const gpu::arena* arena : state_->arenas()) append_ledger(ledger, *arena);
+  return ledger;
+}
+
+std::vector<const gpu::arena*> vision_runner::state::arenas() const {
+  std::vector<const gpu::arena*> all{&inputs.arena()};
+  for (const auto& arena : tower.arenas()) all.push_back(&arena);
+  return all;
+}
+
+std::vector<gpu::arena_lease> vision_runner::state::leases() const {
+  std::vector<gpu::arena_lease> all{pool.lease()};
+  for (const gpu::arena* arena : arenas()) all.push_back(arena->lease());
+  return all;
+}
+
+void vision_runner::state::load_warm_up() {
+  const patch_rows picture = warm_up_picture(config);
+  inputs.load(*backend, {{&picture, {-1}}});  // destination -1: nothing is written
+}
+
+}  // namespace troupe::model
