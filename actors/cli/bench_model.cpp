@@ -1,0 +1,178 @@
+#include "actors/cli/bench.hpp"
+#include "actors/cli/offline_model.hpp"
+#include "gpu/backend.hpp"
+#include "gpu/cpu/machine_rates.hpp"
+#include "model/vision/vision_runner.hpp"
+#include "model/work_model.hpp"
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace troupe::cli {
+namespace {
+
+struct model_bench_options {
+  std::string shape = "tiny";
+  std::string dtype = "bfloat16";
+  int32_t threads = static_cast<int32_t>(std::thread::hardware_concurrency());
+  int32_t batch = 1;
+  int32_t context = 512;
+  int32_t steps = 32;
+  int32_t tokens = 512;
+  int32_t height = 512, width = 512;
+
+  gpu::dtype type() const { return dtype == "float32" ? gpu::dtype::f32 : gpu::dtype::bf16; }
+};
+
+config::engine_config engine_for(const model_bench_options& options, int64_t max_model_len,
+                                 int32_t max_num_seqs, int32_t max_batched_tokens) {
+  config::engine_config engine;
+  engine.model.dtype = options.type() == gpu::dtype::f32 ? config::compute_dtype::float32
+                                                          : config::compute_dtype::bfloat16;
+  engine.model.max_model_len = max_model_len;
+  engine.limits.max_num_seqs = max_num_seqs;
+  engine.limits.max_num_batched_tokens = max_batched_tokens;
+  engine.limits.visual_pool_rows = 64;  // the slot is there; nothing of this size is measured
+  engine.limits.prefix_cache = false;
+  return engine;
+}
+
+std::string describe_shape(const model_bench_options& options) {
+  return fmt::format("{} {} on {} threads", options.shape, options.dtype, options.threads);
+}
+
+int bench_decode(const model_bench_options& options) {
+  const auto model = config::named_model_config(options.shape);
+  const double read_rate = gpu::cpu::measure_read_rate(options.threads);
+  const int32_t length = options.context + options.steps + 1;
+  offline_model offline(model, engine_for(options, length, options.batch, std::max(options.batch, 256)),
+                        options.threads);
+  for (int32_t i = 0; i < options.batch; ++i) offline.submit(options.context, options.steps + 1);
+
+  std::vector<double> run_times, wall_times;
+  for (auto times = offline.step(); times.tokens > 0; times = offline.step()) {
+    if (times.tokens != options.batch || times.rows != options.batch) continue;  // still prefilling
+    run_times.push_back(times.run_seconds);
+    wall_times.push_back(times.wall_seconds);
+  }
+  const double bytes = model::decode_bytes(model.text, options.type(), options.type(), options.batch,
+                                           options.context + options.steps / 2);
+  const double seconds = quantile(run_times, 0.5), limit = bytes / read_rate;
+  print_row({fmt::format("decode {}", describe_shape(options)),
+             fmt::format("batch {} context {}: {:.2f} ms", options.batch, options.context, seconds * 1e3),
+             fmt::format("{:.2f} ms: {:.3f} GB at {:.1f} GB/s", limit * 1e3, bytes / 1e9, read_rate / 1e9),
+             limit / seconds});
+  print_row({"  p99 / p50 of a step", fmt::format("{:.3f}", quantile(run_times, 0.99) / seconds), "", 0});
+  print_row({"  wall over run time (planning)",
+             fmt::format("{:.4f}", quantile(wall_times, 0.5) / seconds), "", 0});
+  return 0;
+}
+
+int bench_prefill(const model_bench_options& options) {
+  const auto model = config::named_model_config(options.shape);
+  const double matmul_rate = gpu::cpu::measure_matmul_rate(options.threads, options.type());
+  offline_model offline(model, engine_for(options, options.tokens + 2, 1, options.tokens),
+                        options.threads);
+  std::vector<double> times;
+  for (int32_t round = 0; round < std::max(3, options.steps / 8); ++round) {
+    offline.submit(options.tokens, 1);
+    const auto step = offline.step();
+    if (round > 0) times.push_back(step.run_seconds);
+  }
+  const double flops = model::prefill_flops(model.text, options.tokens, 0);
+  const double seconds = quantile(times, 0.5), limit = flops / matmul_rate;
+  print_row({fmt::format("prefill {}", describe_shape(options)),
+             fmt::format("{} tokens: {:.1f} ms", options.tokens, seconds * 1e3),
+             fmt::format("{:.1f} ms: {:.1f} GFLOP at {:.0f} GFLOP/s", limit * 1e3, flops / 1e9,
+                         matmul_rate / 1e9),
+             limit / seconds});
+  return 0;
+}
+
+model::patch_rows random_patches(const config::vision_config& vision, model::patch_grid grid) {
+  model::patch_rows rows{grid, {}};
+  std::mt19937 random(1);
+  std::uniform_real_distribution<float> value(-1, 1);
+  rows.pixels.resize(static_cast<size_t>(grid.patches()) * static_cast<size_t>(vision.patch_width()));
+  for (auto& pixel : rows.pixels) pixel = value(random);
+  return rows;
+}
+
+int bench_vision(const model_bench_options& options) {
+  const auto model = config::named_model_config(options.shape);
+  const double matmul_rate = gpu::cpu::measure_matmul_rate(options.threads, options.type());
+  const auto grid = model::image_grid({options.height, options.width},
+                                      shape_checkpoint(model).preprocessor);
+  const auto patches = random_patches(model.vision, grid);
+  model::visual_pool pool(model, options.type(), grid.patches() / model.vision.merge_unit());
+  model::encode_item item{&patches, {}};
+  for (int32_t row = 0; row < pool.rows(); ++row) item.destination_rows.push_back(row);
+
+  model::vision_options runner;
+  runner.activation = options.type();
+  runner.max_patches = grid.patches();
+  runner.max_segments = 1;
+  model::vision_runner tower(gpu::make_cpu_operations({options.threads}), model,
+                             model::random_vision_weights(model, 1), std::move(pool), runner);
+  tower.capture({});
+  std::vector<double> times;
+  for (int32_t round = 0; round < std::max(3, options.steps / 8); ++round) {
+    const auto begin = std::chrono::steady_clock::now();
+    tower.encode({item});
+    times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  }
+  const double flops = model::vision_flops(model.vision, {grid});
+  const double seconds = quantile(times, 0.5), limit = flops / matmul_rate;
+  print_row({fmt::format("vision {}", describe_shape(options)),
+             fmt::format("{}x{}: {:.1f} ms", options.width, options.height, seconds * 1e3),
+             fmt::format("{:.1f} ms: {:.1f} GFLOP at {:.0f} GFLOP/s", limit * 1e3, flops / 1e9,
+                         matmul_rate / 1e9),
+             limit / seconds});
+  return 0;
+}
+
+using bench_function = int (*)(const model_bench_options&);
+
+CLI::App* add_one(CLI::App& bench, action& chosen, const char* name, const char* help,
+                  bench_function run, const std::shared_ptr<model_bench_options>& options) {
+  auto* command = bench.add_subcommand(name, help);
+  command->add_option("--shape", options->shape, "tiny, 2b, 4b, 8b, 32b, 30b-a3b")
+      ->capture_default_str();
+  command->add_option("--dtype", options->dtype, "bfloat16 or float32")
+      ->check(CLI::IsMember({"bfloat16", "float32"}))
+      ->capture_default_str();
+  command->add_option("--threads", options->threads, "threads of the rank")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--steps", options->steps, "measured steps")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->callback([&chosen, run, options] { chosen = [run, options] { return run(*options); }; });
+  return command;
+}
+
+}  // namespace
+
+void add_bench_model(CLI::App& bench, action& chosen) {
+  const auto options = std::make_shared<model_bench_options>();
+  auto* decode = add_one(bench, chosen, "decode", "One decode step beside the memory rate", bench_decode, options);
+  decode->add_option("--batch", options->batch, "sequences")->check(CLI::PositiveNumber);
+  decode->add_option("--context", options->context, "keys per sequence")->check(CLI::PositiveNumber);
+  auto* prefill =
+      add_one(bench, chosen, "prefill", "One prompt beside the matmul rate", bench_prefill, options);
+  prefill->add_option("--tokens", options->tokens, "prompt length")->check(CLI::PositiveNumber);
+  auto* vision =
+      add_one(bench, chosen, "vision", "One picture beside the matmul rate", bench_vision, options);
+  vision->add_option("--height", options->height, "pixels")->check(CLI::PositiveNumber);
+  vision->add_option("--width", options->width, "pixels")->check(CLI::PositiveNumber);
+}
+
+}  // namespace troupe::cli

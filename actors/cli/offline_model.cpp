@@ -1,0 +1,92 @@
+#include "actors/cli/offline_model.hpp"
+
+#include "config/ensure.hpp"
+#include "gpu/backend.hpp"
+#include "model/weights/model_weights.hpp"
+
+#include <chrono>
+#include <random>
+#include <utility>
+
+namespace troupe::cli {
+namespace {
+
+using clock = std::chrono::steady_clock;
+
+constexpr uint64_t weights_seed = 1;
+constexpr std::chrono::hours no_deadline{24};
+
+double seconds_since(clock::time_point begin) {
+  return std::chrono::duration<double>(clock::now() - begin).count();
+}
+
+}  // namespace
+
+config::checkpoint_config shape_checkpoint(const config::model_config& model) {
+  config::checkpoint_config checkpoint;
+  checkpoint.model = model;
+  checkpoint.preprocessor.image_min_pixels = 65'536;
+  checkpoint.preprocessor.image_max_pixels = 16'777'216;
+  checkpoint.preprocessor.video_min_pixels = 4'096;
+  checkpoint.preprocessor.video_max_pixels = 25'165'824;
+  checkpoint.preprocessor.mean = {0.5f, 0.5f, 0.5f};
+  checkpoint.preprocessor.std = {0.5f, 0.5f, 0.5f};
+  return checkpoint;
+}
+
+offline_model::offline_model(const config::model_config& model, const config::engine_config& engine,
+                             int32_t num_threads)
+    : limits_(model::derive_limits(engine, shape_checkpoint(model),
+                                   model::available_memory_bytes())) {
+  model::runner_options options;
+  options.activation = limits_.activation;
+  options.eager = engine.limits.eager;
+  runner_ = std::make_unique<model::model_runner>(
+      gpu::make_cpu_operations({num_threads}), model, limits_.plan,
+      model::random_text_weights(model, weights_seed, 0, 1), nullptr,
+      model::visual_pool(model, limits_.activation, limits_.plan.visual_pool_rows),
+      std::move(options));
+  runner_->capture({});
+
+  scheduling::planner_limits planner;
+  planner.plan = limits_.plan;
+  planner.max_waiting_requests = 1 << 20;
+  planner.max_waiting_tokens = int64_t{1} << 40;
+  planner.prefix_cache = false;
+  planner_ = std::make_unique<scheduling::step_planner>(std::move(planner));
+}
+
+offline_model::~offline_model() = default;
+
+void offline_model::submit(int32_t prompt_tokens, int32_t max_tokens) {
+  std::mt19937 tokens(static_cast<uint32_t>(next_id_));
+  std::uniform_int_distribution<int32_t> any(0, limits_.plan.vocab_size - 1);
+  scheduling::new_request request;
+  request.id = next_id_++;
+  for (int32_t i = 0; i < prompt_tokens; ++i) request.prompt.token_ids.push_back(any(tokens));
+  plan::assign_positions(request.prompt);
+  request.sampling.temperature = 0;
+  request.sampling.max_tokens = max_tokens;
+  request.sampling.ignore_eos = true;
+  request.deadline = clock::now() + no_deadline;
+  const auto admitted = planner_->submit(std::move(request), clock::now());
+  config::ensure(!admitted.rejected, "a benchmark's request was rejected: {}", admitted.detail);
+}
+
+offline_model::step_times offline_model::step() {
+  step_times times;
+  const auto begin = clock::now();
+  const auto plan = planner_->plan_step();
+  if (!plan) return times;
+  const auto run_begin = clock::now();
+  const auto result = runner_->run(*plan);
+  times.run_seconds = seconds_since(run_begin);
+  planner_->complete(result);
+  planner_->take_events();
+  times.wall_seconds = seconds_since(begin);
+  times.tokens = plan->num_tokens();
+  times.rows = plan->num_rows();
+  return times;
+}
+
+}  // namespace troupe::cli
