@@ -28,4 +28,9 @@ class error : public std::runtime_error {
   std::vector<std::string> faults_;
 };
 
+/// Throws all `faults` as one error, if there are any.
+inline void throw_if_any(std::vector<std::string> faults) {
+  if (!faults.empty()) throw error(std::move(faults));
+}
+
 }  // namespace troupe::config

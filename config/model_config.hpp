@@ -20,6 +20,8 @@ struct rope_config {
   bool yarn = false;
   double yarn_factor = 1;
   int64_t original_max_position_embeddings = 0;  // YaRN only
+
+  bool operator==(const rope_config&) const = default;
 };
 
 /// Mixture of experts; `num_experts` 0 means dense.
@@ -32,6 +34,7 @@ struct expert_config {
 
   /// Whether decoder layer `layer` routes to experts instead of the dense MLP.
   bool sparse(int32_t layer) const;
+  bool operator==(const expert_config&) const = default;
 };
 
 /// `text_config` of config.json, key names kept.
@@ -50,6 +53,7 @@ struct text_config {
 
   int32_t q_width() const { return num_attention_heads * head_dim; }
   int32_t kv_width() const { return num_key_value_heads * head_dim; }
+  bool operator==(const text_config&) const = default;
 };
 
 /// `vision_config` of config.json, key names kept.
@@ -74,6 +78,7 @@ struct vision_config {
   int32_t num_deepstack_levels() const {
     return static_cast<int32_t>(deepstack_visual_indexes.size());
   }
+  bool operator==(const vision_config&) const = default;
 };
 
 struct model_config {
@@ -84,6 +89,8 @@ struct model_config {
   int32_t vision_start_token_id = 0;
   int32_t vision_end_token_id = 0;
   bool tie_word_embeddings = false;
+
+  bool operator==(const model_config&) const = default;
 };
 
 /// preprocessor_config.json and video_preprocessor_config.json. Bounds are pixel counts.
@@ -128,7 +135,8 @@ struct checkpoint_config {
 model_config parse_model_config(std::string_view json, const std::string& origin);
 
 /// Parses the two preprocessor files; an empty `video_json` means the file is absent and the
-/// processor class's own defaults apply. Throws config::error.
+/// processor class's own defaults apply. `origin` ("folder/", or empty) goes before the file names in
+/// messages. Throws config::error with every fault of both.
 preprocessor_config parse_preprocessor_config(std::string_view image_json,
                                               std::string_view video_json,
                                               const std::string& origin);
