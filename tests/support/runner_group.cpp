@@ -1,0 +1,126 @@
+#include "support/runner_group.hpp"
+
+#include "config/ensure.hpp"
+#include "gpu/backend.hpp"
+#include "support/reference_set.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace troupe::testing {
+namespace {
+
+std::unique_ptr<gpu::operations> make_backend(const group_options& options) {
+  return options.backend ? options.backend() : gpu::make_cpu_operations({});
+}
+
+std::shared_ptr<const model::safetensors_folder> open_weights(const group_options& options) {
+  return std::make_shared<const model::safetensors_folder>(fixtures() / options.checkpoint);
+}
+
+void no_progress(int64_t, int64_t) {}
+
+}  // namespace
+
+plan::plan_limits reference_limits(const config::model_config& model) {
+  plan::plan_limits limits;
+  limits.max_num_seqs = 20;
+  limits.max_num_batched_tokens = 256;
+  limits.block_size = 16;
+  limits.max_model_len = 512;
+  limits.max_blocks_per_sequence = 32;
+  limits.num_blocks = 400;
+  limits.visual_pool_rows = 1024;
+  limits.max_adjustments = 64;
+  limits.vocab_size = model.text.vocab_size;
+  limits.token_buckets = plan::make_token_buckets(limits.max_num_batched_tokens);
+  return limits;
+}
+
+runner_group::runner_group(const group_options& options)
+    : checkpoint_(config::read_checkpoint_config(fixtures() / options.checkpoint)),
+      limits_(reference_limits(checkpoint_.model)),
+      symmetric_(options.tp_size,
+                 {model::model_runner::lane(checkpoint_.model, limits_, options.tp_size)}),
+      pool_(std::make_unique<model::visual_pool>(checkpoint_.model, options.activation,
+                                                 limits_.visual_pool_rows)) {
+  for (int32_t rank = 0; rank < options.tp_size; ++rank) {
+    ranks_.push_back(std::make_unique<rank_state>());
+    start_rank(rank, options);
+  }
+  // Warming runs the collectives, so all ranks must be in it at once.
+  std::vector<std::future<gpu::digest128>> captures;
+  for (auto& rank : ranks_)
+    captures.push_back(rank->thread.submit(
+        [&runner = rank->runner] { return runner->capture([](int32_t, int32_t) {}); }));
+  for (auto& capture : captures) capture.wait();
+  for (auto& capture : captures) digests_.push_back(capture.get());
+  start_encoder(options);
+}
+
+runner_group::~runner_group() {
+  for (auto& rank : ranks_) rank->thread.call([&] { rank->runner.reset(); });
+  encoder_thread_.call([&] { encoder_.reset(); });
+}
+
+void runner_group::start_rank(int32_t rank, const group_options& options) {
+  auto& own = *ranks_[static_cast<size_t>(rank)];
+  own.thread.call([&] {
+    const auto& model = checkpoint_.model;
+    auto weights =
+        model::load_text_weights(open_weights(options), model, rank, options.tp_size, no_progress);
+    auto symmetric = std::make_unique<transport::symmetric_arena>(
+        rank, symmetric_.file_descriptors(), symmetric_.lanes(), options.timeout);
+    own.runner = std::make_unique<model::model_runner>(
+        make_backend(options), model, limits_, std::move(weights), std::move(symmetric),
+        model::visual_pool(model, options.activation, limits_.visual_pool_rows,
+                           pool_->file_descriptor()),
+        model::runner_options{options.activation, options.eager, 1, {}});
+  });
+}
+
+void runner_group::start_encoder(const group_options& options) {
+  encoder_thread_.call([&] {
+    const auto& model = checkpoint_.model;
+    encoder_ = std::make_unique<model::vision_runner>(
+        make_backend(options), model,
+        model::load_vision_weights(open_weights(options), model, no_progress),
+        model::visual_pool(model, options.activation, limits_.visual_pool_rows,
+                           pool_->file_descriptor()),
+        model::vision_options{options.activation, options.eager, 1024, 16});
+    encoder_->capture([](int32_t, int32_t) {});
+  });
+}
+
+std::future<plan::step_result> runner_group::run_on(int32_t rank, const plan::step_plan& plan) {
+  auto& own = *ranks_[static_cast<size_t>(rank)];
+  return own.thread.submit([&runner = own.runner, plan] { return runner->run(plan); });
+}
+
+plan::step_result runner_group::run(const plan::step_plan& plan) {
+  std::vector<std::future<plan::step_result>> answers;
+  for (size_t rank = 0; rank < ranks_.size(); ++rank)
+    answers.push_back(run_on(static_cast<int32_t>(rank), plan));
+  for (auto& answer : answers) answer.wait();
+  plan::step_result first = answers[0].get();
+  for (size_t rank = 1; rank < answers.size(); ++rank) {
+    const plan::step_result other = answers[rank].get();
+    config::ensure(other.content == first.content && other.tokens == first.tokens &&
+                       other.logprobs == first.logprobs,
+                   "rank {} does not agree with rank 0 on step {}", rank, first.step);
+  }
+  return first;
+}
+
+void runner_group::encode(const std::vector<model::encode_item>& items) {
+  encoder_thread_.call([&] { encoder_->encode(items); });
+}
+
+std::vector<float> runner_group::logits(int32_t row) {
+  return on_rank(0, [&](model::model_runner& runner) {
+    const gpu::tensor_view view = runner.logits().at(row);
+    return std::vector<float>(view.as<float>(), view.as<float>() + view.width());
+  });
+}
+
+}  // namespace troupe::testing

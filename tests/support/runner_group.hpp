@@ -1,0 +1,82 @@
+#pragma once
+
+#include "config/model_config.hpp"
+#include "gpu/operations.hpp"
+#include "model/model_runner.hpp"
+#include "model/plan/step_plan.hpp"
+#include "model/vision/vision_runner.hpp"
+#include "model/vision/visual_pool.hpp"
+#include "support/worker_thread.hpp"
+#include "transport/symmetric_arena.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace troupe::testing {
+
+/// Limits that hold all cases of a reference set at once, with several steps per long prompt.
+plan::plan_limits reference_limits(const config::model_config& model);
+
+struct group_options {
+  std::string checkpoint;  // folder below fixtures()
+  int32_t tp_size = 1;
+  gpu::dtype activation = gpu::dtype::f32;
+  bool eager = false;
+  std::chrono::milliseconds timeout{20'000};
+  /// Makes the backend of a rank; empty: the CPU backend.
+  std::function<std::unique_ptr<gpu::operations>()> backend = {};
+};
+
+/// A tensor-parallel group without actors: one model runner per rank, each on a thread of its own,
+/// one vision runner, one visual pool.
+class runner_group {
+ public:
+  explicit runner_group(const group_options& options);
+  ~runner_group();
+
+  const config::checkpoint_config& checkpoint() const { return checkpoint_; }
+  const plan::plan_limits& limits() const { return limits_; }
+  model::visual_pool& pool() { return *pool_; }
+  const std::vector<gpu::digest128>& graph_digests() const { return digests_; }
+
+  /// Runs the plan on all ranks at once. All must report the same digest and tokens; a rank's
+  /// exception is thrown here (the first rank's, when all have answered).
+  plan::step_result run(const plan::step_plan& plan);
+  /// Runs it on one rank, and returns what comes of it there.
+  std::future<plan::step_result> run_on(int32_t rank, const plan::step_plan& plan);
+  void encode(const std::vector<model::encode_item>& items);
+
+  /// Logits of row `row` of the last step on rank 0.
+  std::vector<float> logits(int32_t row);
+  /// Calls `task(runner)` on the rank's thread.
+  template <class Task>
+  auto on_rank(int32_t rank, Task task) {
+    auto& own = *ranks_[static_cast<size_t>(rank)];
+    return own.thread.call([&] { return task(*own.runner); });
+  }
+  void abort() { symmetric_.abort(); }
+
+ private:
+  struct rank_state {
+    std::unique_ptr<model::model_runner> runner;
+    worker_thread thread;  // after the runner: it makes, runs and destroys it
+  };
+
+  void start_rank(int32_t rank, const group_options& options);
+  void start_encoder(const group_options& options);
+
+  config::checkpoint_config checkpoint_;
+  plan::plan_limits limits_;
+  transport::symmetric_memory symmetric_;
+  std::unique_ptr<model::visual_pool> pool_;
+  std::vector<std::unique_ptr<rank_state>> ranks_;
+  std::vector<gpu::digest128> digests_;
+  std::unique_ptr<model::vision_runner> encoder_;
+  worker_thread encoder_thread_;
+};
+
+}  // namespace troupe::testing
