@@ -85,7 +85,8 @@ void decode_png(std::string_view bytes, const image_header& header, std::span<ui
       spng_set_image_limits(context.get(), static_cast<uint32_t>(header.width),
                             static_cast<uint32_t>(header.height)) == SPNG_OK &&
       spng_set_png_buffer(context.get(), chunks.data(), chunks.size()) == SPNG_OK &&
-      spng_decode_image(context.get(), rgb.data(), rgb.size(), SPNG_FMT_RGB8, 0) == SPNG_OK;
+      spng_decode_image(context.get(), rgb.data(), rgb.size(), SPNG_FMT_RGB8, 0) == SPNG_OK &&
+      spng_decode_chunks(context.get()) == SPNG_OK;  // the last checksum and the end marker
   if (!decoded) throw_corrupt("the PNG data is damaged or cut short");
 }
 
