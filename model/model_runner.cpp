@@ -70,7 +70,7 @@ model_runner::model_runner(std::unique_ptr<gpu::operations> operations,
   const gpu::lane_view lane = take_lane(symmetric.get());
   const gpu::tensor_view pool_view = pool.view();
   step_inputs inputs(limits, backend.memory());
-  text_model text(backend, model.text, limits, weights, lane, inputs.views(), pool_view,
+  text_model text(backend, model.text, limits, std::move(weights), lane, inputs.views(), pool_view,
                   {options.activation, std::move(options.token_mask)});
   state_ = std::make_unique<state>(state{std::move(operations), limits, options.epoch,
                                          options.eager, std::move(symmetric), lane, std::move(pool),

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace troupe::model {
 namespace {
@@ -44,7 +45,7 @@ mlp prepare_experts(gpu::operations& backend, gpu::dtype activation, const std::
 }  // namespace
 
 text_model::text_model(gpu::operations& backend, const config::text_config& config,
-                       const plan::plan_limits& limits, const text_weights& weights,
+                       const plan::plan_limits& limits, text_weights weights,
                        const gpu::lane_view& lane, const step_views& inputs,
                        const gpu::tensor_view& pool, const text_options& options)
     : backend_(&backend),
@@ -104,10 +105,10 @@ void text_model::place_weights(gpu::operations& backend, const config::text_conf
   arenas_.push_back(placed.seal(backend));
 }
 
-void text_model::prepare_layers(gpu::operations& backend, const text_weights& weights,
+void text_model::prepare_layers(gpu::operations& backend, text_weights& weights,
                                 int32_t num_experts_per_tok, gpu::dtype activation) {
   for (size_t i = 0; i < layers_.size(); ++i) {
-    const auto& source = weights.layers[i];
+    const decoder_layer_weights source = std::move(weights.layers[i]);  // freed layer by layer
     const auto index = static_cast<int32_t>(i);
     const std::string name = fmt::format("layers.{}", i);
     auto& layer = layers_[i];

@@ -22,12 +22,12 @@ struct text_options {
 /// a bucket decides whether it runs or is recorded.
 class text_model {
  public:
-  /// Reserves and seals all memory, places and prepares the weights. `inputs` and `pool`
-  /// [1 + levels, pool rows, hidden] are where every step finds what changes. Throws gpu::error.
+  /// Reserves and seals all memory, places and prepares the weights, each layer's loaded form being
+  /// freed on the way: a model need not be in memory twice. `inputs` and `pool` [1 + levels, pool
+  /// rows, hidden] are where every step finds what changes. Throws gpu::error.
   text_model(gpu::operations& backend, const config::text_config& config,
-             const plan::plan_limits& limits, const text_weights& weights,
-             const gpu::lane_view& lane, const step_views& inputs, const gpu::tensor_view& pool,
-             const text_options& options);
+             const plan::plan_limits& limits, text_weights weights, const gpu::lane_view& lane,
+             const step_views& inputs, const gpu::tensor_view& pool, const text_options& options);
 
   /// Issues the whole step of a bucket: the three parts below, in order.
   void issue(int32_t bucket_tokens) const;
@@ -46,8 +46,8 @@ class text_model {
  private:
   void place_weights(gpu::operations& backend, const config::text_config& config,
                      const text_weights& weights, const text_options& options);
-  void prepare_layers(gpu::operations& backend, const text_weights& weights,
-                      int32_t num_experts_per_tok, gpu::dtype activation);
+  void prepare_layers(gpu::operations& backend, text_weights& weights, int32_t num_experts_per_tok,
+                      gpu::dtype activation);
   void lay_out_activations(gpu::memory_kind kind, gpu::dtype activation);
   void lay_out_outputs(gpu::memory_kind kind);
   /// The parts' view of a bucket.
