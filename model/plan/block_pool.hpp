@@ -39,6 +39,7 @@ class block_pool {
   /// Everything is free and nothing is published: the memory behind the blocks is new.
   void reset();
 
+  int32_t block_size() const { return prefixes_.block_size(); }
   int32_t num_total() const { return static_cast<int32_t>(blocks_.size()) - 1; }
   int32_t num_free() const { return static_cast<int32_t>(free_.size()); }
   int32_t num_cached() const { return num_cached_; }

@@ -61,6 +61,7 @@ class prefix_index {
   void clear();
 
   bool published(int32_t block) const { return entries_[index(block)].entry != 0; }
+  int32_t block_size() const { return block_size_; }
   int32_t num_published() const { return num_published_; }
 
   /// Recounts the hash chains; the first contradiction, empty if none.
