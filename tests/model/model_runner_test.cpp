@@ -1,0 +1,383 @@
+// What a runner promises beside numbers: it refuses what it must not run, changes nothing then,
+// makes nothing after start, and no live row ever depends on garbage beside it.
+#include "model/model_runner.hpp"
+#include "gpu/backend.hpp"
+#include "gpu/counters.hpp"
+#include "gpu/error.hpp"
+#include "support/forwarding_operations.hpp"
+#include "support/reference_prompt.hpp"
+#include "support/runner_group.hpp"
+#include "support/step_builder.hpp"
+
+#include <boost/test/unit_test.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+using namespace troupe;
+using namespace troupe::testing;
+
+namespace {
+
+const reference_set& reference() {
+  static const reference_set set("ref-tiny");
+  return set;
+}
+
+const reference_case& case_named(const std::string& name) {
+  const auto& cases = reference().cases;
+  const auto found = std::find_if(cases.begin(), cases.end(),
+                                  [&](const reference_case& c) { return c.name == name; });
+  return *found;
+}
+
+/// A group, a builder for it, and the rows of one picture in its pool.
+struct fixture {
+  explicit fixture(const group_options& options = {.checkpoint = "tiny"})
+      : group(options), builder(group.limits()) {}
+
+  plan::prompt prompt(const std::string& name) {
+    return prompt_of(case_named(name), group.checkpoint().model);
+  }
+  std::vector<int32_t> encode(const std::string& name, int32_t first_row = 0) {
+    const auto pictures = patches_of(case_named(name), group.checkpoint().preprocessor);
+    const auto placed = place(pictures, group.checkpoint().preprocessor.merge_size, first_row);
+    group.encode(placed.items);
+    return placed.rows;
+  }
+  /// One step that advances `sequence` by up to `count` tokens; the logits of its row if it has
+  /// one.
+  std::vector<float> step(int32_t sequence, int32_t count) {
+    builder.advance(sequence, count);
+    const plan::step_result result = group.run(builder.build());
+    builder.complete(result);
+    return result.tokens.empty() ? std::vector<float>{} : group.logits(0);
+  }
+
+  runner_group group;
+  step_builder builder;
+};
+
+/// The message of the exception that `plan` is refused with.
+std::string refusal(fixture& f, const plan::step_plan& plan) {
+  try {
+    f.group.run(plan);
+  } catch (const model::plan_refused& refused) {
+    return refused.what();
+  }
+  return "not refused";
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+/// Overwrites rows of every level of the pool with NaN.
+void poison_rows(model::visual_pool& pool, const std::vector<int32_t>& rows) {
+  const gpu::tensor_view view = pool.view();
+  for (int64_t level = 0; level < view.shape[0]; ++level)
+    for (const int32_t row : rows)
+      std::fill_n(view.at(level).at(row).as<float>(), view.width(),
+                  std::numeric_limits<float>::quiet_NaN());
+}
+
+/// Forgets to read the row map, as a network captured without deepstack would.
+class mapless_operations : public forwarding_operations {
+ public:
+  using forwarding_operations::forwarding_operations;
+  void embed(gpu::tensor_view output, gpu::tensor_view resolved_ids, gpu::tensor_view token_ids,
+             gpu::tensor_view sampled, gpu::tensor_view table, const gpu::visual_slot& slot,
+             gpu::live_count tokens) override {
+    forwarding_operations::embed(output, resolved_ids, token_ids, sampled, table,
+                                 {slot.pool, token_ids}, tokens);
+  }
+  void all_reduce_add_norm(gpu::tensor_view normed, gpu::tensor_view residual,
+                           gpu::tensor_view partial, gpu::tensor_view norm_weight, float epsilon,
+                           const gpu::visual_slot& slot, int32_t, const gpu::lane_view& lane,
+                           gpu::live_count rows) override {
+    forwarding_operations::all_reduce_add_norm(normed, residual, partial, norm_weight, epsilon,
+                                               {slot.pool, normed}, -1, lane, rows);
+  }
+};
+
+/// Reads the map, but adds no deepstack level.
+class levelless_operations : public forwarding_operations {
+ public:
+  using forwarding_operations::forwarding_operations;
+  void all_reduce_add_norm(gpu::tensor_view normed, gpu::tensor_view residual,
+                           gpu::tensor_view partial, gpu::tensor_view norm_weight, float epsilon,
+                           const gpu::visual_slot& slot, int32_t, const gpu::lane_view& lane,
+                           gpu::live_count rows) override {
+    forwarding_operations::all_reduce_add_norm(normed, residual, partial, norm_weight, epsilon,
+                                               slot, -1, lane, rows);
+  }
+};
+
+template <class Backend>
+group_options with_backend() {
+  group_options options{.checkpoint = "tiny"};
+  options.backend = [] { return std::make_unique<Backend>(gpu::make_cpu_operations({})); };
+  return options;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_graph_that_misses_a_part_of_the_deepstack_slot_is_not_built) {
+  const auto message = [](const std::string& part) {
+    return [part](const gpu::error& failure) { return contains(failure.what(), part); };
+  };
+  BOOST_CHECK_EXCEPTION(fixture(with_backend<mapless_operations>()), gpu::error,
+                        message("does not read the row map"));
+  BOOST_CHECK_EXCEPTION(fixture(with_backend<levelless_operations>()), gpu::error,
+                        message("does not read level 1 of the visual pool"));
+}
+
+BOOST_AUTO_TEST_CASE(a_refused_plan_changes_nothing) {
+  fixture f;
+  const int32_t sequence = f.builder.add(f.prompt("text0"));
+  f.builder.advance(sequence, 12);
+  const plan::step_plan first = f.builder.build();
+
+  plan::step_plan wrong = first;
+  wrong.epoch = 2;
+  wrong.content = plan::compute_digest(wrong);
+  BOOST_TEST(contains(refusal(f, wrong), "plan of epoch 2, expected 1"));
+  wrong = first;
+  wrong.step = 2;
+  wrong.content = plan::compute_digest(wrong);
+  BOOST_TEST(contains(refusal(f, wrong), "plan of step 2, expected 1"));
+  wrong = first;
+  wrong.slot_mapping[3] += 1;
+  wrong.content = plan::compute_digest(wrong);
+  BOOST_TEST(contains(refusal(f, wrong), "slot_mapping"));
+  wrong = first;
+  wrong.token_ids[0] += 1;  // the digest is not its content's
+  BOOST_TEST(contains(refusal(f, wrong), "digest"));
+  wrong = first;
+  wrong.bucket_tokens = 17;
+  wrong.content = plan::compute_digest(wrong);
+  BOOST_TEST(contains(refusal(f, wrong), "bucket"));
+
+  f.builder.complete(f.group.run(first));
+  BOOST_TEST(contains(refusal(f, first), "plan of step 1, expected 2"));
+  const auto logits = f.step(sequence, 100);
+
+  fixture clean;
+  const int32_t same = clean.builder.add(clean.prompt("text0"));
+  clean.step(same, 12);
+  BOOST_TEST((clean.step(same, 100) == logits));
+}
+
+BOOST_AUTO_TEST_CASE(a_token_of_a_row_that_was_not_sampled_is_refused) {
+  fixture f;
+  const int32_t sequence = f.builder.add(f.prompt("text0"));
+  f.step(sequence, 100);
+  f.builder.advance(sequence, 1);
+  plan::step_plan plan = f.builder.build();
+  plan.token_ids[0] = -3;
+  plan.content = plan::compute_digest(plan);
+  BOOST_TEST(contains(refusal(f, plan), "token 0 refers to row 2 of step 1, which sampled 1 rows"));
+}
+
+BOOST_AUTO_TEST_CASE(a_retired_generation_is_refused_before_anything_is_touched) {
+  for (const bool eager : {false, true}) {
+    fixture f({.checkpoint = "tiny", .eager = eager});
+    const int32_t sequence = f.builder.add(f.prompt("text0"));
+    f.builder.advance(sequence, 100);
+    const plan::step_plan plan = f.builder.build();
+    // With guard any touch of the old memory would end this process.
+    f.group.on_rank(0, [](model::model_runner& runner) { runner.retire(true); });
+    BOOST_TEST(contains(refusal(f, plan), "retired"));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(the_next_step_may_refer_to_tokens_that_are_not_known_yet) {
+  fixture f;
+  const auto& example = case_named("text0");
+  const int32_t sequence = f.builder.add(f.prompt("text0"));
+  // Always one plan ahead: each is built before the one that samples its token has run.
+  f.builder.advance(sequence, 100);
+  plan::step_plan current = f.builder.build();
+  for (size_t i = 0; i < example.generated_ids.size(); ++i) {
+    f.builder.advance(sequence, 1);
+    plan::step_plan next = f.builder.build();
+    BOOST_TEST(next.token_ids[0] == -1);
+    f.builder.complete(f.group.run(current));
+    current = std::move(next);
+  }
+  BOOST_TEST(f.builder.generated(sequence) == example.generated_ids,
+             boost::test_tools::per_element());
+}
+
+BOOST_AUTO_TEST_CASE(a_peer_that_does_not_come_is_reported_and_the_rank_runs_nothing_more) {
+  fixture f({.checkpoint = "tiny", .tp_size = 2, .timeout = std::chrono::milliseconds(100)});
+  const int32_t sequence = f.builder.add(f.prompt("text0"));
+  f.builder.advance(sequence, 100);
+  const plan::step_plan plan = f.builder.build();
+  BOOST_CHECK_EXCEPTION(f.group.run_on(0, plan).get(), model::peer_lost,
+                        [](const auto& e) { return contains(e.what(), "later than 100 ms"); });
+  BOOST_CHECK_EXCEPTION(f.group.run_on(0, plan).get(), model::plan_refused,
+                        [](const auto& e) { return contains(e.what(), "lost its group"); });
+}
+
+BOOST_AUTO_TEST_CASE(an_aborted_group_leaves_its_waits_at_once) {
+  fixture f({.checkpoint = "tiny", .tp_size = 2, .timeout = std::chrono::minutes(10)});
+  const int32_t sequence = f.builder.add(f.prompt("text0"));
+  f.builder.advance(sequence, 100);
+  auto waiting = f.group.run_on(0, f.builder.build());
+  f.group.abort();
+  BOOST_CHECK_EXCEPTION(waiting.get(), model::peer_lost,
+                        [](const auto& e) { return contains(e.what(), "aborted"); });
+}
+
+BOOST_AUTO_TEST_CASE(a_picture_of_nan_spoils_its_own_request_alone) {
+  fixture f;
+  const auto rows = f.encode("image6-256x256-png");
+  const auto play = [&](const std::vector<int32_t>& pool_rows) {
+    const int32_t sequence = f.builder.add(f.prompt("image6-256x256-png"), pool_rows);
+    const auto logits = f.step(sequence, 256);
+    const int32_t token = f.builder.tokens(sequence).back();
+    f.builder.remove(sequence);
+    return std::pair(token, logits);
+  };
+  const auto clean = play(rows);
+  std::vector<int32_t> bad_rows;
+  for (const int32_t row : rows) bad_rows.push_back(row + 500);
+  poison_rows(f.group.pool(), bad_rows);
+  BOOST_TEST(play(bad_rows).first == -1);
+  // The same blocks again, their slots still full of NaN, as are all activations past the live
+  // rows.
+  BOOST_TEST((play(rows) == clean));
+
+  const int32_t text = f.builder.add(f.prompt("text0"));
+  const auto text_logits = f.step(text, 100);
+  fixture fresh;
+  BOOST_TEST((fresh.step(fresh.builder.add(fresh.prompt("text0")), 100) == text_logits));
+}
+
+BOOST_AUTO_TEST_CASE(a_request_gets_the_same_logits_beside_one_of_nan) {
+  fixture f;
+  const auto rows = f.encode("image3-64x64-png");
+  const int32_t alone = f.builder.add(f.prompt("text1"));
+  const auto expected = f.step(alone, 100);
+
+  poison_rows(f.group.pool(), rows);
+  const int32_t bad = f.builder.add(f.prompt("image3-64x64-png"), rows);
+  const int32_t good = f.builder.add(f.prompt("text1"));
+  f.builder.advance(bad, 100);
+  f.builder.advance(good, 100);
+  const auto result = f.group.run(f.builder.build());
+  f.builder.complete(result);
+  BOOST_TEST(result.tokens[0] == -1);
+  BOOST_TEST((f.group.logits(1) == expected));
+}
+
+BOOST_AUTO_TEST_CASE(nothing_is_captured_or_allocated_after_start) {
+  fixture f({.checkpoint = "tiny", .tp_size = 2});
+  constexpr int steps = 400;
+  std::mt19937 random(7);
+  const auto below = [&](int32_t n) {
+    return static_cast<int32_t>(random() % static_cast<uint32_t>(n));
+  };
+  const auto counts = gpu::read_counters();
+  const std::vector<std::string> names{"text0", "text3", "image3-64x64-png", "pair", "video"};
+  std::vector<int32_t> running;
+  for (int i = 0; i < steps; ++i) {
+    if (running.size() < 6 && below(3) == 0) {
+      const auto& name = names[static_cast<size_t>(below(5))];
+      // Rows are overwritten while others may read them: only the graphs are of interest here.
+      const bool picture = !case_named(name).grid_thw.empty();
+      running.push_back(
+          f.builder.add(f.prompt(name), picture ? f.encode(name) : std::vector<int32_t>{}));
+    }
+    int32_t budget = f.group.limits().max_num_batched_tokens;
+    bool any = false;
+    for (const int32_t sequence : running) {
+      const int32_t count = std::min(budget, 1 + below(20));
+      if (count == 0 || below(4) == 0) continue;
+      budget -= std::min(count, f.builder.pending(sequence));
+      f.builder.advance(sequence, count);
+      any = true;
+    }
+    if (!any) continue;
+    f.builder.complete(f.group.run(f.builder.build()));
+    std::erase_if(running, [&](int32_t sequence) {
+      const bool done = f.builder.generated(sequence).size() >= 60 || below(40) == 0;
+      if (done) f.builder.remove(sequence);
+      return done;
+    });
+  }
+  const auto now = gpu::read_counters();
+  BOOST_TEST(now.graph_captures == counts.graph_captures);
+  BOOST_TEST(now.arena_allocations == counts.arena_allocations);
+  BOOST_TEST(now.graph_replays > counts.graph_replays + steps);
+}
+
+BOOST_AUTO_TEST_CASE(log_probabilities_come_for_the_rows_that_ask) {
+  fixture f;
+  plan::sampling_row asking = step_builder::greedy();
+  asking.num_logprobs = 3;
+  const int32_t quiet = f.builder.add(f.prompt("text0"));
+  const int32_t loud = f.builder.add(f.prompt("text1"), {}, 64, asking);
+  f.builder.advance(quiet, 100);
+  f.builder.advance(loud, 100);
+  const auto result = f.group.run(f.builder.build());
+  BOOST_TEST(result.logprobs[0].top_tokens.empty());
+  const auto& found = result.logprobs[1];
+  BOOST_TEST_REQUIRE(found.top_tokens.size() == 3);
+  BOOST_TEST(found.top_tokens[0] == result.tokens[1]);
+  BOOST_TEST(found.top_values[0] == found.sampled);
+
+  const auto logits = f.group.logits(1);
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(double{logit});
+  const double expected = double{logits[static_cast<size_t>(result.tokens[1])]} - std::log(sum);
+  BOOST_TEST(std::abs(found.sampled - expected) < 1e-4);
+}
+
+BOOST_AUTO_TEST_CASE(masked_tokens_are_never_sampled) {
+  const auto& example = case_named("text0");
+  fixture f;
+  const auto plan = [&] {
+    f.builder.advance(f.builder.add(f.prompt("text0")), 100);
+    return f.builder.build();
+  }();
+  const auto& checkpoint = f.group.checkpoint();
+  const auto masked = [&](bool mask_answer) {
+    std::vector<uint8_t> mask(static_cast<size_t>(checkpoint.model.text.vocab_size), 1);
+    if (mask_answer) mask[static_cast<size_t>(example.generated_ids[0])] = 0;
+    auto weights = model::load_text_weights(
+        std::make_shared<const model::safetensors_folder>(fixtures() / "tiny"), checkpoint.model, 0,
+        1, [](int64_t, int64_t) {});
+    model::model_runner runner(
+        gpu::make_cpu_operations({}), checkpoint.model, f.group.limits(), std::move(weights),
+        nullptr,
+        model::visual_pool(checkpoint.model, gpu::dtype::f32, f.group.limits().visual_pool_rows),
+        {gpu::dtype::f32, false, 1, mask});
+    runner.capture([](int32_t, int32_t) {});
+    return runner.run(plan).tokens[0];
+  };
+  BOOST_TEST(masked(false) == example.generated_ids[0]);
+  BOOST_TEST(masked(true) != example.generated_ids[0]);
+}
+
+BOOST_AUTO_TEST_CASE(the_ledger_names_every_byte_once) {
+  fixture f;
+  const auto ledger =
+      f.group.on_rank(0, [](model::model_runner& runner) { return runner.ledger(); });
+  for (const char* arena : {"weights/", "kv_cache/", "activations/", "input/", "output/"})
+    BOOST_TEST(std::any_of(ledger.begin(), ledger.end(),
+                           [&](const auto& entry) { return entry.owner.starts_with(arena); }),
+               "the ledger has no entry of " << arena);
+  const auto& limits = f.group.limits();
+  const auto& text = f.group.checkpoint().model.text;
+  int64_t cache_bytes = 0;
+  for (const auto& entry : ledger)
+    if (entry.owner.starts_with("kv_cache/")) cache_bytes += entry.bytes;
+  BOOST_TEST(cache_bytes == int64_t{2} * text.num_hidden_layers * text.kv_width() *
+                                limits.block_size * limits.num_blocks * int64_t{sizeof(float)});
+}
