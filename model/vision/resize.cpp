@@ -2,16 +2,24 @@
 #include "model/vision/image_processor.hpp"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <utility>
 #include <vector>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 namespace troupe::model {
 namespace {
 
 /// The filter of one axis: output i is the weighted sum of `num_taps` inputs from first[i] on, in
-/// fixed point with `precision` fraction bits. Inputs near an edge have fewer taps; their weights
-/// end in zeros.
+/// fixed point with `precision` fraction bits. count[i] weights are used, the rest are 0; `num_taps`
+/// is even.
 struct axis_filter {
   int32_t num_taps = 0;
   int32_t precision = 0;
@@ -47,7 +55,7 @@ axis_filter make_axis_filter(int32_t inputs, int32_t outputs) {
   const double support = scale >= 1 ? 2 * scale : 2;
   const double inverse = scale >= 1 ? 1 / scale : 1;
   axis_filter filter;
-  filter.num_taps = static_cast<int32_t>(std::ceil(support)) * 2 + 1;
+  filter.num_taps = static_cast<int32_t>(std::ceil(support)) * 2 + 2;
   std::vector<double> weights(size_t(outputs) * filter.num_taps);
   for (int32_t i = 0; i < outputs; ++i) {
     const double center = scale * (i + 0.5);
@@ -68,58 +76,90 @@ axis_filter make_axis_filter(int32_t inputs, int32_t outputs) {
   return filter;
 }
 
-uint8_t to_uint8(int32_t sum, int32_t precision) {
-  return static_cast<uint8_t>(std::clamp(sum >> precision, 0, 255));
+/// Values that filter_four may read or write past the last one of a picture.
+constexpr size_t slack = 4;
+
+using four_values = std::array<uint8_t, 4>;
+
+#if defined(__SSE2__)
+
+__m128i load_four(const uint8_t* values) {
+  int32_t packed;
+  std::memcpy(&packed, values, sizeof packed);
+  return _mm_cvtsi32_si128(packed);
 }
 
-/// One row of pixels, filtered along the row. `padded` holds the input as [width, 4] so that the
-/// four lanes of a pixel are summed together.
-void filter_row(uint8_t* output, const int16_t* padded, const axis_filter& filter) {
-  const auto outputs = static_cast<int32_t>(filter.first.size());
-  for (int32_t x = 0; x < outputs; ++x) {
-    int32_t sums[4];
-    std::ranges::fill(sums, 1 << (filter.precision - 1));
-    const int16_t* weights = filter.weights_of(x);
-    const int16_t* pixel = padded + size_t(4) * filter.first[x];
-    for (int32_t j = 0; j < filter.count[x]; ++j, pixel += 4)
-      for (int lane = 0; lane < 4; ++lane) sums[lane] += weights[j] * pixel[lane];
-    for (int lane = 0; lane < 3; ++lane)
-      output[3 * x + lane] = to_uint8(sums[lane], filter.precision);
+__m128i load_pair(const int16_t* weights) {
+  int32_t packed;
+  std::memcpy(&packed, weights, sizeof packed);
+  return _mm_set1_epi32(packed);
+}
+
+/// Four neighbouring outputs: the weighted sums of `num_taps` times four neighbouring inputs,
+/// `stride` values apart. Taps are taken in pairs, since x86 multiplies and adds pairs in one
+/// instruction.
+four_values filter_four(const uint8_t* input, size_t stride, const int16_t* weights,
+                        int32_t num_taps, int32_t precision) {
+  __m128i sums = _mm_set1_epi32(1 << (precision - 1));
+  for (int32_t j = 0; j < num_taps; j += 2, input += 2 * stride) {
+    const uint8_t* second = j + 1 < num_taps ? input + stride : input;  // else its weight is 0
+    const __m128i pairs = _mm_unpacklo_epi8(load_four(input), load_four(second));
+    const __m128i wide = _mm_unpacklo_epi8(pairs, _mm_setzero_si128());
+    sums = _mm_add_epi32(sums, _mm_madd_epi16(wide, load_pair(weights + j)));
   }
+  sums = _mm_sra_epi32(sums, _mm_cvtsi32_si128(precision));
+  sums = _mm_packs_epi32(sums, sums);
+  const int32_t packed = _mm_cvtsi128_si32(_mm_packus_epi16(sums, sums));
+  return std::bit_cast<four_values>(packed);
 }
 
-rgb_image resize_width(const rgb_image& input, int32_t width) {
-  const auto filter = make_axis_filter(input.width, width);
-  rgb_image output{width, input.height, std::vector<uint8_t>(size_t(3) * width * input.height)};
-  std::vector<int16_t> padded(size_t(4) * input.width);
-  for (int32_t y = 0; y < input.height; ++y) {
-    const uint8_t* row = input.pixels.data() + size_t(3) * input.width * y;
-    for (int32_t x = 0; x < input.width; ++x)
-      for (int lane = 0; lane < 3; ++lane) padded[4 * x + lane] = row[3 * x + lane];
-    filter_row(output.pixels.data() + size_t(3) * width * y, padded.data(), filter);
+#else
+
+four_values filter_four(const uint8_t* input, size_t stride, const int16_t* weights,
+                        int32_t num_taps, int32_t precision) {
+  int32_t sums[4];
+  std::ranges::fill(sums, 1 << (precision - 1));
+  for (int32_t j = 0; j < num_taps; ++j, input += stride)
+    for (size_t lane = 0; lane < 4; ++lane) sums[lane] += weights[j] * input[lane];
+  four_values values;
+  for (size_t lane = 0; lane < 4; ++lane)
+    values[lane] = static_cast<uint8_t>(std::clamp(sums[lane] >> precision, 0, 255));
+  return values;
+}
+
+#endif
+
+/// RGB [height, width, 3] followed by `slack` values.
+using padded_pixels = std::vector<uint8_t>;
+
+/// Each output pixel stores a fourth value, which the next pixel overwrites.
+padded_pixels filter_along_rows(const padded_pixels& input, image_size size, int32_t width) {
+  const auto filter = make_axis_filter(size.width, width);
+  padded_pixels output(size_t(3) * width * size.height + slack);
+  uint8_t* out = output.data();
+  for (int32_t y = 0; y < size.height; ++y) {
+    const uint8_t* row = input.data() + size_t(3) * size.width * y;
+    for (int32_t x = 0; x < width; ++x, out += 3)
+      std::ranges::copy(filter_four(row + size_t(3) * filter.first[x], 3, filter.weights_of(x),
+                                    filter.count[x], filter.precision),
+                        out);
   }
   return output;
 }
 
-rgb_image resize_height(const rgb_image& input, int32_t height) {
-  constexpr size_t lanes = 64;  // sums kept in registers and the first-level cache
-  const auto filter = make_axis_filter(input.height, height);
-  const size_t row_bytes = size_t(3) * input.width;
-  rgb_image output{input.width, height, std::vector<uint8_t>(row_bytes * height)};
+/// Rows are filtered four values at a time; what the last four write past a row, the next row
+/// overwrites.
+padded_pixels filter_along_columns(const padded_pixels& input, image_size size, int32_t height) {
+  const auto filter = make_axis_filter(size.height, height);
+  const size_t row_values = size_t(3) * size.width;
+  padded_pixels output(row_values * height + slack);
   for (int32_t y = 0; y < height; ++y) {
-    const int16_t* weights = filter.weights_of(y);
-    for (size_t begin = 0; begin < row_bytes; begin += lanes) {
-      const size_t count = std::min(lanes, row_bytes - begin);
-      int32_t sums[lanes];
-      std::ranges::fill(sums, 1 << (filter.precision - 1));
-      const uint8_t* column = input.pixels.data() + row_bytes * filter.first[y] + begin;
-      for (int32_t j = 0; j < filter.count[y]; ++j, column += row_bytes)
-        for (size_t lane = 0; lane < count; ++lane)
-          sums[lane] += weights[j] * static_cast<int16_t>(column[lane]);
-      uint8_t* out = output.pixels.data() + row_bytes * y + begin;
-      for (size_t lane = 0; lane < count; ++lane)
-        out[lane] = to_uint8(sums[lane], filter.precision);
-    }
+    const uint8_t* first_row = input.data() + row_values * filter.first[y];
+    uint8_t* out = output.data() + row_values * y;
+    for (size_t i = 0; i < row_values; i += 4)
+      std::ranges::copy(filter_four(first_row + i, row_values, filter.weights_of(y),
+                                    filter.count[y], filter.precision),
+                        out + i);
   }
   return output;
 }
@@ -129,10 +169,17 @@ rgb_image resize_height(const rgb_image& input, int32_t height) {
 rgb_image resize_bicubic(const rgb_image& input, image_size output) {
   config::ensure(output.height > 0 && output.width > 0, "resize to {}x{}, expected sides over 0",
                  output.width, output.height);
-  if (output.width == input.width && output.height == input.height) return input;
-  if (output.width == input.width) return resize_height(input, output.height);
-  auto resized = resize_width(input, output.width);
-  return output.height == input.height ? resized : resize_height(resized, output.height);
+  if (input.size() == output) return input;
+  image_size size = input.size();
+  padded_pixels pixels(input.pixels.size() + slack);
+  std::ranges::copy(input.pixels, pixels.begin());
+  if (size.width != output.width) {
+    pixels = filter_along_rows(pixels, size, output.width);
+    size.width = output.width;
+  }
+  if (size.height != output.height) pixels = filter_along_columns(pixels, size, output.height);
+  pixels.resize(pixels.size() - slack);
+  return {output.width, output.height, std::move(pixels)};
 }
 
 }  // namespace troupe::model
