@@ -11,6 +11,7 @@ namespace troupe::model {
 struct text_part {
   std::string text;
 };
+
 /// A picture or video of the request, by its index in the request's media list.
 struct media_part {
   int32_t media_index = 0;
@@ -27,7 +28,7 @@ enum class chat_role : uint8_t { system, user, assistant, tool };
 
 struct chat_message {
   chat_role role = chat_role::user;
-  std::vector<content_part> content;
+  std::vector<content_part> content;             // media in user and tool turns
   std::vector<tool_call> tool_calls;             // assistant only
   std::optional<std::string> reasoning_content;  // assistant only; Thinking template
 };
@@ -47,17 +48,25 @@ struct chat_prompt {
 struct template_text {
   std::string text;
 };
+
 struct user_text {
   std::string text;
 };
+
 struct media_place {
   int32_t media_index = 0;
   bool video = false;
 };
 using rendered_piece = std::variant<template_text, user_text, media_place>;
 
-/// Renders as the model's own chat template does (spec 8.2, 8.3). A media_place stands for the whole
-/// `<|vision_start|>…<|vision_end|>` triple. Pieces that touch and have the same kind are joined.
+/// Renders as the model's own chat template does (Qwen3-VL Instruct or Thinking). A media_place
+/// stands for the whole `<|vision_start|>…<|vision_end|>` triple. Pieces that touch and have the
+/// same kind are joined; none is empty.
+///
+/// Media outside user and tool turns are not rendered, except in the first system turn and later
+/// ones of Thinking (whose own template would number the former 0). With tools, the tool objects
+/// and what the model said of them are user text too: the template's own words are the only source
+/// of special tokens.
 std::vector<rendered_piece> render_chat(const chat_prompt& chat, template_kind kind);
 
 }  // namespace troupe::model
