@@ -28,9 +28,16 @@ class error : public std::runtime_error {
   std::vector<std::string> faults_;
 };
 
-/// Throws all `faults` as one error, if there are any.
-inline void throw_if_any(std::vector<std::string> faults) {
-  if (!faults.empty()) throw error(std::move(faults));
+/// Throws all `faults` as one error, if there are any. Of more than `shown_max` only so many are kept,
+/// and a last line that counts the others.
+inline void throw_if_any(std::vector<std::string> faults, size_t shown_max = 100) {
+  if (faults.empty()) return;
+  if (faults.size() > shown_max) {
+    const auto hidden = faults.size() - shown_max;
+    faults.resize(shown_max);
+    faults.push_back("and " + std::to_string(hidden) + " more");
+  }
+  throw error(std::move(faults));
 }
 
 }  // namespace troupe::config

@@ -12,17 +12,17 @@
 
 namespace troupe::model {
 
-/// A host tensor of one rank's share: either a view into a mapping or owned bytes (slices that are not
-/// contiguous in the file, converted dtypes, random values).
+/// A host tensor of one rank's share: either a view into a mapping or owned bytes (slices that are
+/// not contiguous in the file, converted dtypes, random values).
 struct host_tensor {
   gpu::tensor_view view;
   std::shared_ptr<const void> owner;
 };
 
 struct attention_weights {
-  host_tensor qkv;      // [(q + 2 kv) heads of this rank * head_dim, hidden]: q rows, k rows, v rows
-  host_tensor output;   // [hidden, q heads of this rank * head_dim]
-  host_tensor q_norm;   // [head_dim]
+  host_tensor qkv;     // [(q + 2 kv) heads of this rank * head_dim, hidden]: q rows, k rows, v rows
+  host_tensor output;  // [hidden, q heads of this rank * head_dim]
+  host_tensor q_norm;  // [head_dim]
   host_tensor k_norm;
 };
 struct dense_mlp_weights {
@@ -30,23 +30,24 @@ struct dense_mlp_weights {
   host_tensor down;     // [hidden, intermediate / tp]
 };
 struct expert_mlp_weights {
-  host_tensor router;                 // [experts, hidden]
-  std::vector<host_tensor> gate_up;   // [experts] of [2 * moe_intermediate / tp, hidden]
-  std::vector<host_tensor> down;      // [experts] of [hidden, moe_intermediate / tp]
+  host_tensor router;                // [experts, hidden]
+  std::vector<host_tensor> gate_up;  // [experts] of [2 * moe_intermediate / tp, hidden]
+  std::vector<host_tensor> down;     // [experts] of [hidden, moe_intermediate / tp]
 };
 struct decoder_layer_weights {
   host_tensor input_norm;
   host_tensor post_attention_norm;
   attention_weights attention;
-  dense_mlp_weights dense;      // empty views in a sparse layer
-  expert_mlp_weights experts;   // empty in a dense layer
+  dense_mlp_weights dense;     // empty views in a sparse layer
+  expert_mlp_weights experts;  // empty in a dense layer
 };
-/// One rank's share of the text model (tensor parallel split of spec section 9, embeddings replicated).
+/// One rank's share of the text model (tensor parallel split of spec section 9, embeddings
+/// replicated).
 struct text_weights {
   host_tensor embedding;  // [vocab, hidden]
   std::vector<decoder_layer_weights> layers;
   host_tensor final_norm;
-  host_tensor lm_head;    // [vocab / tp, hidden] (a view of the embedding if tied)
+  host_tensor lm_head;  // [vocab / tp, hidden] (a view of the embedding if tied)
 };
 
 struct affine {
@@ -60,8 +61,8 @@ struct merger_weights {
   affine norm, fc1, fc2;
 };
 struct vision_weights {
-  affine patch_embed;             // weight [hidden, patch_width]
-  host_tensor position_embedding; // [side * side, hidden]
+  affine patch_embed;              // weight [hidden, patch_width]
+  host_tensor position_embedding;  // [side * side, hidden]
   std::vector<vision_block_weights> blocks;
   merger_weights merger;
   std::vector<merger_weights> deepstack_mergers;
@@ -70,10 +71,11 @@ struct vision_weights {
 /// Bytes read so far of how many; called from the loading thread.
 using load_progress = std::function<void(int64_t done_bytes, int64_t total_bytes)>;
 
-/// Every tensor of the folder is accounted for: throws config::error listing missing, unexpected and
-/// mis-shaped tensors by name (expected and found shape). MoE in all three layouts (input-major,
-/// output-major, one tensor per expert), decided by shape. Prefixes `model.language_model.`,
-/// `model.visual.`, `lm_head.`; the older ones without `model.`/`language_model.` are accepted.
+/// Every tensor of the folder is accounted for: throws config::error listing missing, unexpected
+/// and mis-shaped tensors by name (expected and found shape). MoE in all three layouts
+/// (input-major, output-major, one tensor per expert), decided by shape. Prefixes
+/// `model.language_model.`, `model.visual.`, `lm_head.`; the older ones without
+/// `model.`/`language_model.` are accepted.
 void check_tensors(const safetensors_folder& folder, const config::model_config& model);
 
 /// The shares. Call `check_tensors` first. Views keep the folder's mapping alive.
@@ -84,8 +86,8 @@ vision_weights load_vision_weights(std::shared_ptr<const safetensors_folder> fol
                                    const config::model_config& model,
                                    const load_progress& progress);
 
-/// Random weights of a shape, for benchmarks and tests: bf16, deterministic in `seed` and independent of
-/// tp_size (rank shares are slices of one model).
+/// Random weights of a shape, for benchmarks and tests: bf16, deterministic in `seed` and
+/// independent of tp_size (rank shares are slices of one model).
 text_weights random_text_weights(const config::model_config& model, uint64_t seed, int32_t tp_rank,
                                  int32_t tp_size);
 vision_weights random_vision_weights(const config::model_config& model, uint64_t seed);

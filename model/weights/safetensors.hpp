@@ -26,9 +26,10 @@ struct stored_tensor {
   gpu::tensor_view view() const;
 };
 
-/// The header of one file, every field checked: lengths against the file, offsets in order without gaps
-/// or overlap, shape times dtype against the range, known dtypes, unique names. Throws config::error.
-/// `data_bytes` is what follows the header in the file.
+/// The header of one file, every field checked: lengths against the file, offsets in order without
+/// gaps or overlap, shape times dtype against the range, known dtypes, unique names. Throws
+/// config::error with every fault. `data_bytes` is what follows the header in the file. The result
+/// is in file order.
 struct header_entry {
   std::string name;
   gpu::dtype type = gpu::dtype::bf16;
@@ -40,10 +41,11 @@ std::vector<header_entry> parse_safetensors_header(std::string_view json, int64_
                                                    const std::string& origin);
 
 /// All tensors of a checkpoint folder: model.safetensors, or the shards that
-/// model.safetensors.index.json names (each directly below the folder, no links out of it). Maps files
-/// read-only; views live as long as this.
+/// model.safetensors.index.json names (each directly below the folder, no links out of it). Maps
+/// files read-only; views live as long as this.
 class safetensors_folder {
  public:
+  /// Throws config::error with the faults of every file.
   explicit safetensors_folder(const std::filesystem::path& folder);
   ~safetensors_folder();
   safetensors_folder(safetensors_folder&&) noexcept;
