@@ -1,0 +1,95 @@
+#pragma once
+
+#include "actors/engine_messages.hpp"
+#include "actors/scheduling/step_planner.hpp"
+
+#include <caf/stateful_actor.hpp>
+#include <caf/typed_event_based_actor.hpp>
+
+#include <chrono>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace troupe::actors {
+
+struct scheduler_options {
+  scheduling::planner_limits limits;
+  std::chrono::milliseconds step_timeout{30'000};  // a shard silent for longer is lost
+  detokenizer_actor detokenizer;
+  vision_encoder_actor vision_encoder;
+};
+
+/// The planner among actors. It decides nothing itself: it asks the encoder for rows when the planner wants
+/// them, gives each planned step to all ranks, and takes a step's result only if every rank reports the
+/// plan's digest and the same tokens. Whatever else happens to a step loses the whole group: the planner
+/// then starts over from what the clients already have, as soon as the supervisor brings a new group.
+class scheduler_core {
+ public:
+  using self_pointer = scheduler_actor::stateful_pointer<struct scheduler_state>;
+
+  scheduler_core(self_pointer self, scheduler_options options);
+
+  scheduling::admission_result submit(const schedule_request& message);
+  void cancel(request_id id);
+  void use_group(const group_ready& group);
+  void lose_group(const group_lost& lost);
+  void tick();
+  scheduler_statistics statistics() const;
+
+  const scheduling::step_planner& planner() const { return planner_; }
+
+ private:
+  struct admitted {
+    std::shared_ptr<const completion_request> request;
+    std::shared_ptr<const plan::prompt> prompt;
+    scheduling::time_point deadline;
+    int32_t media_attempt = 0;  // answers of the encoder to an older attempt have no effect
+  };
+  /// A step that every rank works on or will.
+  struct step_in_flight {
+    std::shared_ptr<const plan::step_plan> plan;
+    std::vector<bool> reported;                // [rank]
+    size_t missing = 0;                        // ranks that have not reported
+    std::optional<plan::step_result> result;   // of the first rank that did
+  };
+
+  scheduling::time_point now() const;
+  void advance();
+  void dispatch(plan::step_plan plan);
+  void take_result(int32_t rank, uint64_t epoch, const step_completed& completed);
+  void take_failure(int32_t rank, uint64_t epoch, uint64_t step, const caf::error& failure);
+  void finish_steps();
+  void lose(std::string reason);
+  void deliver_events();
+  void acquire_media(request_id id);
+  void release_media(request_id id);
+  void take_media(request_id id, int32_t attempt, const rows_acquired& rows);
+  void take_media_failure(request_id id, int32_t attempt, const caf::error& failure);
+  bool is_current(request_id id, int32_t media_attempt) const;
+  void keep_ticking();
+
+  self_pointer self_;
+  scheduler_options options_;
+  scheduling::step_planner planner_;
+  std::optional<group_ready> group_;  // empty while there is none to run steps
+  uint64_t epoch_ = 0;                // of the planner
+  std::deque<step_in_flight> steps_;  // oldest first
+  std::unordered_map<request_id, admitted> requests_;
+  bool ticking_ = false;
+  int64_t graph_captures_after_start_ = 0;
+  int64_t arena_allocations_after_start_ = 0;
+};
+
+struct scheduler_state {
+  std::unique_ptr<scheduler_core> core;
+  static inline const char* name = "scheduler";
+};
+
+scheduler_actor::behavior_type scheduler(scheduler_actor::stateful_pointer<scheduler_state> self,
+                                         scheduler_options options);
+
+}  // namespace troupe::actors

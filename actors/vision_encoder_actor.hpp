@@ -1,0 +1,136 @@
+#pragma once
+
+#include "actors/engine_messages.hpp"
+#include "actors/visual_rows.hpp"
+
+#include <caf/stateful_actor.hpp>
+#include <caf/typed_event_based_actor.hpp>
+#include <caf/typed_response_promise.hpp>
+
+#include <chrono>
+#include <deque>
+#include <list>
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace troupe::actors {
+
+/// Processed pixels of recent items, so that a picture decoded for its digest need not be decoded again to
+/// be encoded. Bounded in bytes; what does not fit is decoded twice.
+class patch_cache {
+ public:
+  using patches = std::shared_ptr<const model::patch_rows>;
+  explicit patch_cache(int64_t max_bytes) : max_bytes_(max_bytes) {}
+
+  void insert(const plan::media_digest& digest, patches rows);
+  /// Removes and returns them; null if they are not there.
+  patches take(const plan::media_digest& digest);
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  struct entry {
+    plan::media_digest digest{};
+    patches rows;
+  };
+  int64_t max_bytes_;
+  int64_t bytes_ = 0;
+  std::list<entry> order_;  // oldest first
+  std::unordered_map<plan::media_digest, std::list<entry>::iterator, media_digest_hash> entries_;
+};
+
+struct vision_encoder_options {
+  int32_t pool_rows = 0;
+  int32_t max_patches = 0;           // to hand to the tower at once, unless a single item has more
+  int64_t max_cached_pixel_bytes = int64_t{256} << 20;
+  std::chrono::milliseconds work_timeout{300'000};  // one item on a worker, one hand-over to the tower
+  std::vector<media_worker_actor> workers;
+  vision_tower_actor tower;
+};
+
+/// Owner of the visual pool's rows. Workers make pixels, the tower turns them into rows; this actor only
+/// decides what is wanted next:
+///
+///   prepare_media   item -> worker -> digest (pixels kept while there is room)
+///   acquire_rows    wait for room, in order -> claim rows -> pixels -> tower -> rows are filled -> answer
+///
+/// Each worker and the tower hold at most one piece of work; all else waits here, where it can be dropped.
+class vision_encoder_core {
+ public:
+  using self_pointer = vision_encoder_actor::stateful_pointer<struct vision_encoder_state>;
+
+  vision_encoder_core(self_pointer self, vision_encoder_options options);
+
+  caf::result<media_prepared> prepare(const prepare_media& message);
+  caf::result<rows_acquired> acquire(const acquire_rows& message);
+  void release(request_id id);
+  vision_statistics statistics() const;
+
+  const visual_rows& rows() const { return rows_; }
+
+ private:
+  using request_pointer = std::shared_ptr<const completion_request>;
+
+  /// An item on its way through a worker.
+  struct pixel_job {
+    request_pointer request;
+    int32_t media_index = 0;
+    bool for_claim = false;  // else for the request's preparation
+    plan::media_digest digest{};  // of the claim
+  };
+  struct preparation {
+    std::vector<plan::media_digest> digests;
+    size_t missing = 0;
+    caf::typed_response_promise<media_prepared> promise;
+  };
+  struct acquisition {
+    request_pointer request;
+    std::shared_ptr<const plan::prompt> prompt;
+    caf::typed_response_promise<rows_acquired> promise;
+  };
+
+  void give_work();
+  void start(pixel_job job);
+  void finish_job(const pixel_job& job, const media_processed& processed);
+  void fail_job(const pixel_job& job, const caf::error& failure);
+  void take_digest(const pixel_job& job, const media_processed& processed);
+  void take_claimed_pixels(const pixel_job& job, const media_processed& processed);
+
+  void serve_waiting();
+  pixel_job job_for(const plan::media_digest& digest) const;
+  void feed_tower();
+  void finish_encoding(const std::vector<encode_job>& jobs, const media_encoded& encoded);
+  void fail_claim(const plan::media_digest& digest, const std::string& why);
+  void answer_ready();
+  rows_acquired rows_of(request_id id, const plan::prompt& prompt) const;
+
+  self_pointer self_;
+  vision_encoder_options options_;
+  visual_rows rows_;
+  patch_cache pixels_;
+  std::vector<media_worker_actor> free_workers_;
+  std::deque<pixel_job> jobs_;
+  std::unordered_map<request_id, preparation> preparations_;
+  std::map<request_id, acquisition> acquisitions_;  // not answered yet
+  std::unordered_map<plan::media_digest, std::vector<int32_t>, media_digest_hash> claims_;
+  std::deque<encode_job> encode_queue_;
+  bool tower_busy_ = false;
+  int64_t graph_captures_after_start_ = 0;
+  int64_t arena_allocations_after_start_ = 0;
+};
+
+struct vision_encoder_state {
+  std::unique_ptr<vision_encoder_core> core;
+  static inline const char* name = "vision_encoder";
+};
+
+vision_encoder_actor::behavior_type vision_encoder(
+    vision_encoder_actor::stateful_pointer<vision_encoder_state> self,
+    vision_encoder_options options);
+
+/// The items behind a prompt's spans: digest and rows of each picture or clip once.
+std::vector<visual_rows::visual_item> items_of(const plan::prompt& prompt);
+
+}  // namespace troupe::actors
