@@ -21,16 +21,16 @@ std::optional<refusal> check_prompt(const plan::prompt& prompt, const plan::plan
   for (const auto& axis : prompt.positions) {
     if (axis.size() != ids.size())
       return refuse(rejection::malformed, "{} positions for {} tokens", axis.size(), ids.size());
-    for (const int32_t position : axis)
-      if (position < 0 || position >= limits.max_model_len)
-        return refuse(rejection::malformed, "position {}, expected 0 to {}", position,
-                      limits.max_model_len - 1);
+    // A picture's tokens share positions; nothing is ever ahead of its place.
+    for (size_t i = 0; i < axis.size(); ++i)
+      if (axis[i] < 0 || std::cmp_greater(axis[i], i))
+        return refuse(rejection::malformed, "token {} has position {}, expected 0 to {}", i,
+                      axis[i], i);
   }
   for (const int32_t id : ids)
     if (id < 0 || id >= limits.vocab_size)
       return refuse(rejection::malformed, "prompt token {}, expected 0 to {}", id,
                     limits.vocab_size - 1);
-  // An item moves positions by less than its number of tokens, never by more.
   if (prompt.rope_delta > 0 || std::ssize(ids) + prompt.rope_delta < 0)
     return refuse(rejection::malformed, "rope delta {}, expected {} to 0", prompt.rope_delta,
                   -std::ssize(ids));

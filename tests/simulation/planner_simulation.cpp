@@ -1,0 +1,91 @@
+// Runs the planner through many seeded random histories. `--seed=N` replays one of them,
+// `--schedules=N` says how many, `--first=N` where to begin.
+#include "simulation/planner_schedule.hpp"
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <optional>
+#include <string_view>
+
+namespace {
+
+using namespace troupe::simulation;
+
+std::optional<uint64_t> number_of(std::string_view argument, std::string_view name) {
+  if (!argument.starts_with(name)) return std::nullopt;
+  return std::strtoull(argument.data() + name.size(), nullptr, 10);
+}
+
+/// False if a promise was broken, after saying which and how to see it again.
+bool run(uint64_t seed, coverage& seen) {
+  try {
+    const uint64_t trace = planner_schedule(seed, seen).run();
+    coverage ignored;
+    if (planner_schedule(seed, ignored).run() == trace) return true;
+    fmt::print(stderr, "seed {}: two runs of one seed differ\n", seed);
+  } catch (const violation& broken) {
+    fmt::print(stderr, "seed {}: {}\n", seed, broken.what());
+  }
+  fmt::print(stderr, "replay with --seed={}\n", seed);
+  return false;
+}
+
+/// What a run of this many schedules must have met at least once.
+constexpr const char* must_happen[] = {
+    "broken logits",
+    "cancelled with steps in flight",
+    "chunks from inside a picture",
+    "deadlines passed",
+    "mixed steps",
+    "pictures asked for again",
+    "pictures failed",
+    "pictures found in the prefix cache",
+    "preemptions",
+    "prefix tokens found",
+    "reached max_tokens",
+    "refused: does not fit",
+    "refused: queue full",
+    "replays",
+    "replays exhausted",
+    "results of other steps refused",
+    "steps planned before their tokens were known",
+    "steps with adjustments",
+    "stopped",
+};
+constexpr uint64_t schedules_for_coverage = 500;
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  uint64_t first = 1, schedules = 2'000;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (const auto seed = number_of(argument, "--seed=")) {
+      first = *seed;
+      schedules = 1;
+    } else if (const auto count = number_of(argument, "--schedules=")) {
+      schedules = *count;
+    } else if (const auto begin = number_of(argument, "--first=")) {
+      first = *begin;
+    } else {
+      fmt::print(stderr, "unknown argument {}, expected --seed=N, --schedules=N or --first=N\n",
+                 argument);
+      return 2;
+    }
+  }
+  coverage seen;
+  for (uint64_t seed = first; seed < first + schedules; ++seed)
+    if (!run(seed, seen)) return 1;
+
+  for (const auto& [what, count] : seen) fmt::print("{:>10}  {}\n", count, what);
+  bool complete = true;
+  for (const char* what : must_happen) {
+    if (schedules < schedules_for_coverage || seen[what] > 0) continue;
+    fmt::print(stderr, "never happened: {}\n", what);
+    complete = false;
+  }
+  fmt::print("{} schedules from seed {}\n", schedules, first);
+  return complete ? 0 : 1;
+}
