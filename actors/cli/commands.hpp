@@ -17,7 +17,5 @@ void add_generate(CLI::App& program, action& chosen);
 void add_plan(CLI::App& program, action& chosen);
 void add_bench(CLI::App& program, action& chosen);
 void add_config(CLI::App& program, action& chosen);
-/// `troupe shard`: the child process that a supervisor starts. Not for people.
-void add_shard(CLI::App& program, action& chosen);
 
 }  // namespace troupe::cli

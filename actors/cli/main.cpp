@@ -1,4 +1,5 @@
 #include "actors/cli/commands.hpp"
+#include "actors/shard_process.hpp"
 #include "config/error.hpp"
 
 #include <CLI/CLI.hpp>
@@ -29,6 +30,9 @@ int run(const troupe::cli::action& chosen) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (const auto shard = troupe::actors::parse_shard_command(argc, argv))
+    return troupe::actors::run_shard_process(*shard);
+
   // Standard output belongs to answers; the log goes to standard error.
   spdlog::set_default_logger(spdlog::stderr_color_mt("troupe"));
 
@@ -43,7 +47,6 @@ int main(int argc, char** argv) {
   troupe::cli::add_plan(program, chosen);
   troupe::cli::add_bench(program, chosen);
   troupe::cli::add_config(program, chosen);
-  troupe::cli::add_shard(program, chosen);
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& problem) {

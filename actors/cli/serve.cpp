@@ -1,10 +1,6 @@
 #include "actors/cli/commands.hpp"
-#include "actors/cli/local_engine.hpp"
+#include "actors/cli/served_engine.hpp"
 #include "actors/cli/settings.hpp"
-#include "actors/http/server.hpp"
-#include "actors/system.hpp"
-#include "model/tokenizer/chat_template_file.hpp"
-#include "model/tokenizer/tokenizer.hpp"
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -49,23 +45,6 @@ class stop_signals {
   bool came_ = false;
 };
 
-http::server_options options_of(const config::engine_config& config) {
-  http::server_options options;
-  options.http = config.http;
-  options.request_deadline = config.limits.request_deadline;
-  return options;
-}
-
-void attach_model(http::server& server, const config::engine_config& config,
-                  const actors::gateway_actor& gateway) {
-  const auto checkpoint = config::read_checkpoint_config(config.model.path);
-  auto tokenizer = std::make_shared<const model::tokenizer>(
-      model::tokenizer::load(checkpoint.folder / "tokenizer.json"));
-  server.attach(gateway, http::make_served_model(config, checkpoint,
-                                                 model::find_template_kind(checkpoint.folder),
-                                                 std::move(tokenizer)));
-}
-
 void print_address(const config::engine_config& config, uint16_t port) {
   fmt::print("serving on http://{}:{}/v1\n", config.http.host, port);
   if (config.http.api_keys.empty() && config.http.host != "127.0.0.1" && config.http.host != "::1")
@@ -77,20 +56,13 @@ int serve(const setting_options& settings) {
   const config::engine_config config = settings.load().value;
   spdlog::set_level(spdlog::level::from_str(config.log.level));
   stop_signals stop;
-  actors::system_config system_config;
-  caf::actor_system system{system_config};
-  actors::engine engine(system, config);  // refuses what cannot work before the port opens
-  http::server server(system, options_of(config));
-  attach_model(server, config, engine.gateway());
-
-  const bool ready =
-      show_loading(system, engine.gateway(), [&stop] { return stop.wait(0ms); });
-  if (ready) print_address(config, server.port());
+  served_engine engine(config);
+  if (engine.wait_ready([&stop] { return stop.wait(0ms); })) print_address(config, engine.port());
   while (!stop.wait(1s)) {
   }
   spdlog::info("stopping: running requests have {} s to finish", drain_grace.count());
   stop.restore();
-  server.stop(drain_grace);
+  engine.stop(drain_grace);
   return 0;
 }
 

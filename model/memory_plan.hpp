@@ -1,0 +1,31 @@
+#pragma once
+
+#include "config/model_config.hpp"
+#include "model/engine_limits.hpp"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace troupe::model {
+
+/// One line of a memory plan.
+struct planned_memory {
+  std::string owner;      // "text weights", "KV cache", ...
+  int64_t bytes = 0;      // of one instance
+  int32_t instances = 1;  // tp_size for what every rank has, 1 for what the node has once
+  std::string note;       // how it comes about
+
+  int64_t total_bytes() const { return bytes * instances; }
+};
+
+/// Where every byte of a node goes, from shapes alone: the same sizes that runners reserve.
+std::vector<planned_memory> plan_memory(const config::model_config& model, const engine_limits& limits);
+
+/// Everything but the KV cache, all ranks together.
+int64_t fixed_bytes(const std::vector<planned_memory>& plan);
+
+/// Name of the KV cache's line.
+inline constexpr const char* kv_cache_owner = "KV cache";
+
+}  // namespace troupe::model
