@@ -1,4 +1,5 @@
 #include "config/checkpoint_file.hpp"
+#include "config/engine_config.hpp"
 #include "config/error.hpp"
 #include "config/model_config.hpp"
 
@@ -72,6 +73,19 @@ checkpoint_config read_checkpoint_config(const std::filesystem::path& folder) {
   check_stop_tokens(result, faults);
   throw_if_any(std::move(faults));
   return result;
+}
+
+checkpoint_config read_checkpoint_config(const engine_config& engine) {
+  auto checkpoint = read_checkpoint_config(engine.model.path);
+  auto& processor = checkpoint.preprocessor;
+  if (engine.vision.min_pixels > 0) processor.image_min_pixels = engine.vision.min_pixels;
+  if (engine.vision.max_pixels > 0) processor.image_max_pixels = engine.vision.max_pixels;
+  if (processor.image_min_pixels > processor.image_max_pixels)
+    throw error(fmt::format(
+        "vision.min_pixels = {} and vision.max_pixels = {}, after the bounds of {}: "
+        "expected the first to be at most the second",
+        processor.image_min_pixels, processor.image_max_pixels, preprocessor_config_file));
+  return checkpoint;
 }
 
 }  // namespace troupe::config

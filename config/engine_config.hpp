@@ -26,6 +26,7 @@ struct engine_config {
   struct parallel_settings {
     int32_t tensor = 1;
     isolation_mode isolation = isolation_mode::thread;
+    std::string shard_program;  // started for shards in processes; empty: this program
   } parallel;
 
   struct limit_settings {
@@ -48,10 +49,16 @@ struct engine_config {
     bool mask_unused_tokens = true;  // never sample ids without a token or vision sentinels
   } limits;
 
+  struct vision_settings {
+    int64_t min_pixels = 0;  // of one picture after resizing; 0: as the checkpoint says
+    int64_t max_pixels = 0;
+  } vision;
+
   struct http_settings {
     std::string host = "127.0.0.1";
     uint16_t port = 8000;
-    std::vector<std::string> api_keys;
+    std::vector<std::string> api_keys;  // those of api_keys_file included
+    std::string api_keys_file;          // one key per line
     int64_t max_body_bytes = int64_t{64} << 20;
     int32_t max_connections = 1024;
     std::chrono::milliseconds header_timeout{10'000};

@@ -41,6 +41,7 @@ std::string print(const loaded_config& config);
 struct setting_description {
   std::string key;
   std::vector<std::string> flags;
+  std::vector<std::string> off_flags;  // of a boolean: spellings that mean false
   std::string environment;
   std::string help;
   bool boolean = false;

@@ -147,6 +147,11 @@ generation_config parse_generation_config(std::string_view json, const std::stri
 /// every fault of every file.
 checkpoint_config read_checkpoint_config(const std::filesystem::path& folder);
 
+struct engine_config;
+/// The same for `engine.model.path`, with the pixel bounds of `engine.vision` in place of the
+/// checkpoint's for pictures.
+checkpoint_config read_checkpoint_config(const engine_config& engine);
+
 /// A released shape by name ("2b", "4b", "8b", "32b", "30b-a3b", "235b-a22b") or "tiny", for
 /// benchmarks and plans that need no files. Throws config::error naming the known shapes.
 model_config named_model_config(std::string_view name);
