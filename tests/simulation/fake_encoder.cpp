@@ -59,6 +59,12 @@ void fake_encoder::release(uint64_t request) {
   leases_.erase(lease);
 }
 
+bool fake_encoder::leases(int32_t row) const {
+  return std::ranges::any_of(items_, [&](const auto& entry) {
+    return entry.second.leases > 0 && std::ranges::count(entry.second.rows, row) > 0;
+  });
+}
+
 bool fake_encoder::make_resident(const plan::media_digest& digest, int32_t rows) {
   if (items_.contains(digest)) return true;
   for (auto item = items_.begin(); item != items_.end() && std::ssize(free_rows_) < rows;) {

@@ -39,6 +39,7 @@ class fake_encoder {
   void release(uint64_t request);
 
   const visual_pool_values& pool() const { return pool_; }
+  bool leases(int32_t row) const;
   bool leases_nothing() const { return leases_.empty() && orders_.empty(); }
 
  private:

@@ -275,6 +275,10 @@ void planner_schedule::handle(const scheduling::release_media& event) {
   expect(++client.releases == client.wants,
          fmt::format("request {} gives back rows it never asked for", event.id));
   encoder_.release(event.id);
+  for (const auto& step : steps_)
+    for (const int32_t row : step.plan.row_map)
+      expect(row < 0 || encoder_.leases(row),
+             fmt::format("row {} was given back with step {} in flight", row, step.plan.step));
 }
 
 void planner_schedule::handle(const scheduling::token_generated& event) {
