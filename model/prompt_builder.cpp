@@ -43,6 +43,14 @@ void check_tokens(const tokenizer& tokenizer, const config::model_config& config
   if (!faults.empty()) throw config::error(std::move(faults));
 }
 
+/// Token indices are 32 bits wide.
+void expect_countable(int64_t num_tokens) {
+  constexpr int64_t tokens_max = std::numeric_limits<int32_t>::max();
+  if (num_tokens > tokens_max)
+    throw std::length_error(
+        fmt::format("prompt has {} tokens, expected at most {}", num_tokens, tokens_max));
+}
+
 /// Writes the tokens of rendered pieces one after the other.
 ///
 /// Template and user text that touch are encoded as one run, as the reference does with the
@@ -75,6 +83,18 @@ class prompt_writer {
     } else {
       visual_run(place.media_index, item.grid, 0, config_.model.image_token_id);
     }
+  }
+
+  /// Tokens of the items at `pieces`' media places. Throws as operator() would.
+  int64_t count_visual_tokens(const std::vector<rendered_piece>& pieces) const {
+    int64_t count = 0;
+    for (const auto& piece : pieces) {
+      const auto* place = std::get_if<media_place>(&piece);
+      if (place == nullptr) continue;
+      const patch_grid& grid = item_at(*place).grid;
+      count += int64_t{grid.t} * grid.height * grid.width / config_.model.vision.merge_unit();
+    }
+    return count;
   }
 
   plan::prompt finish() {
@@ -119,7 +139,6 @@ class prompt_writer {
     span.num_tokens = span.grid_height * span.grid_width;
     span.first_row = group * span.num_tokens;
     token(config_.model.vision_start_token_id);
-    expect_room(span.num_tokens);
     span.first_token = static_cast<int32_t>(prompt_.token_ids.size());
     prompt_.token_ids.resize(prompt_.token_ids.size() + static_cast<size_t>(span.num_tokens),
                              pad_id);
@@ -134,17 +153,8 @@ class prompt_writer {
 
   void end_run() {
     tokenizer_.encode_text(run_, prompt_.token_ids);
-    expect_room(0);
+    expect_countable(static_cast<int64_t>(prompt_.token_ids.size()));
     run_.clear();
-  }
-
-  /// Token indices are 32 bits wide.
-  void expect_room(int32_t num_tokens) const {
-    constexpr int64_t tokens_max = std::numeric_limits<int32_t>::max();
-    const auto needed = static_cast<int64_t>(prompt_.token_ids.size()) + num_tokens;
-    if (needed > tokens_max)
-      throw std::length_error(
-          fmt::format("prompt has {} tokens, expected at most {}", needed, tokens_max));
   }
 
   const std::vector<media_item>& media_;
@@ -161,7 +171,9 @@ plan::prompt build_prompt(const chat_prompt& chat, template_kind kind,
                           const config::checkpoint_config& config) {
   check_tokens(tokenizer, config.model);
   prompt_writer writer(media, tokenizer, config);
-  for (const auto& piece : render_chat(chat, kind)) std::visit(writer, piece);
+  const auto pieces = render_chat(chat, kind);
+  expect_countable(writer.count_visual_tokens(pieces));  // before any memory is taken for them
+  for (const auto& piece : pieces) std::visit(writer, piece);
   return writer.finish();
 }
 

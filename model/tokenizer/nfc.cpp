@@ -9,6 +9,8 @@
 #include <array>
 #include <bitset>
 #include <memory>
+#include <numeric>
+#include <span>
 #include <vector>
 
 namespace troupe::model {
@@ -41,20 +43,26 @@ void append_decomposition(code_points& out, int32_t code_point) {
   out.insert(out.end(), parts.begin(), parts.begin() + count);
 }
 
+/// Sorts by combining class, keeping the order within a class: one pass to count, one to place.
+void sort_by_class(std::span<utf8proc_int32_t> marks) {
+  std::array<size_t, 257> ends{};  // of class c, where its next mark goes
+  for (const auto mark : marks) ++ends[static_cast<size_t>(combining_class(mark)) + 1];
+  std::partial_sum(ends.begin(), ends.end(), ends.begin());
+  const code_points unsorted(marks.begin(), marks.end());
+  for (const auto mark : unsorted) marks[ends[static_cast<size_t>(combining_class(mark))]++] = mark;
+}
+
 /// Puts each run of combining marks into the order of their classes. utf8proc does this itself by
 /// exchanging neighbours, which is quadratic in the length of a run.
 void order_marks(code_points& text) {
+  const auto before = [](utf8proc_int32_t left, utf8proc_int32_t right) {
+    return combining_class(left) < combining_class(right);
+  };
+  const auto is_starter = [](utf8proc_int32_t mark) { return combining_class(mark) == 0; };
   for (auto first = text.begin(); first != text.end();) {
-    if (combining_class(*first) == 0) {
-      ++first;
-      continue;
-    }
-    const auto last =
-        std::find_if(first, text.end(), [](auto mark) { return combining_class(mark) == 0; });
-    std::stable_sort(first, last, [](auto left, auto right) {
-      return combining_class(left) < combining_class(right);
-    });
-    first = last;
+    const auto last = std::find_if(first, text.end(), is_starter);
+    if (!std::is_sorted(first, last, before)) sort_by_class({first, last});
+    first = std::find_if_not(last, text.end(), is_starter);
   }
 }
 

@@ -8,7 +8,8 @@ namespace troupe::model {
 
 /// The pattern that `first_piece` follows, as tokenizer.json spells it.
 inline constexpr std::string_view qwen_split_pattern =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)"
+    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 /// Bytes of the first piece that the Qwen pre-tokenizer cuts from `text` (valid UTF-8, not empty).
 ///

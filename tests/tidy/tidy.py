@@ -83,10 +83,14 @@ def check_includes(path, number, line, faults):
 
 def check_functions(path, lines, faults):
     """A definition at namespace level begins at column 0 and ends with a closing brace at column 0."""
-    start = None
+    start, in_class = None, False
     for number, line in enumerate(lines, 1):
+        if re.match(r"(class|struct|union|enum)\b.*\{$", line):
+            in_class = True
+        elif line.startswith("}"):
+            in_class = in_class and not line.startswith("};")
         if re.match(r"[A-Za-z_].*\)( const)?( noexcept)?( override)? \{$", line) or (
-                start is None and re.match(r"    .*\)( const)?( noexcept)? \{$", line)):
+                start is None and not in_class and re.match(r"    .*\)( const)?( noexcept)? \{$", line)):
             start = number
         elif line.startswith("}") and start is not None:
             if number - start > FUNCTION_LINES:
