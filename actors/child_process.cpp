@@ -82,6 +82,7 @@ pipe_ends make_pipe() {
 }
 
 child_process::child_process(const std::string& program, const std::vector<std::string>& arguments,
+                             const std::vector<std::string>& variables,
                              const std::vector<int>& descriptors) {
   spawn_actions actions;
   std::vector<file_descriptor> copies;
@@ -96,8 +97,12 @@ child_process::child_process(const std::string& program, const std::vector<std::
   std::vector<std::string> words{program};
   words.insert(words.end(), arguments.begin(), arguments.end());
   auto argv = pointers_to(words);
+  auto settings = variables;
+  for (char** setting = environ; *setting != nullptr; ++setting) settings.emplace_back(*setting);
+  auto environment = pointers_to(settings);
   pid_t id = -1;
-  const int code = posix_spawn(&id, program.c_str(), actions.get(), nullptr, argv.data(), environ);
+  const int code = posix_spawn(&id, program.c_str(), actions.get(), nullptr, argv.data(),
+                               environment.data());
   if (code != 0)
     throw launch_error(fmt::format("cannot start {}: {}", program, std::strerror(code)));
   id_ = id;

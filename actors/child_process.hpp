@@ -45,11 +45,12 @@ inline constexpr int first_inherited_descriptor = 3;
 /// A program of ours in a process of its own. Dies with its owner: the destructor kills it and waits.
 class child_process {
  public:
-  /// Starts `program` with `arguments` (the program's name not among them). The child sees
+  /// Starts `program` with `arguments` (the program's name not among them), in our environment and
+  /// `variables` ("NAME=value"). The child sees
   /// `descriptors` as first_inherited_descriptor, +1, ... and no other descriptor of ours but standard input,
   /// output and error. Throws launch_error; then nothing is left behind.
   child_process(const std::string& program, const std::vector<std::string>& arguments,
-                const std::vector<int>& descriptors);
+                const std::vector<std::string>& variables, const std::vector<int>& descriptors);
   ~child_process();
   child_process(const child_process&) = delete;
   child_process& operator=(const child_process&) = delete;

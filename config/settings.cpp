@@ -48,6 +48,8 @@ void add_parallel(std::vector<setting>& table) {
                   {{"thread", isolation_mode::thread}, {"process", isolation_mode::process}},
                   {"--isolation"},
                   "where a shard lives: a thread of this process or a process of its own");
+  parallel.text("shard_program", &settings::shard_program, setting_role::path, {"--shard-program"},
+                "started for shards in processes; empty: this program");
 }
 
 void add_step_limits(std::vector<setting>& table) {

@@ -1,0 +1,245 @@
+#include "actors/shard_process.hpp"
+
+#include "actors/child_process.hpp"
+#include "actors/errors.hpp"
+#include "actors/shard_actor.hpp"
+#include "actors/system.hpp"
+
+#include <caf/actor_system.hpp>
+#include <caf/io/middleman.hpp>
+#include <caf/scoped_actor.hpp>
+#include <caf/send.hpp>
+#include <fmt/format.h>
+#include <openssl/crypto.h>
+#include <openssl/rand.h>
+#include <poll.h>
+#include <spdlog/spdlog.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+#include <thread>
+#include <utility>
+
+namespace troupe::actors {
+namespace {
+
+constexpr size_t secret_bytes = 32;
+constexpr const char* loopback = "127.0.0.1";
+// Where a child finds what it inherits (child_process).
+constexpr int control_descriptor = first_inherited_descriptor;
+constexpr int report_descriptor = first_inherited_descriptor + 1;
+constexpr int pool_descriptor = first_inherited_descriptor + 2;
+constexpr int first_symmetric_descriptor = first_inherited_descriptor + 3;
+// Without its node a shard is useless: what it computes then may be cut short.
+constexpr std::chrono::milliseconds farewell_timeout{1'000};
+// A child that nobody greets within this was started for nothing.
+constexpr std::chrono::milliseconds greeting_timeout{20'000};
+
+using clock = std::chrono::steady_clock;
+
+/// Reads exactly `count` bytes, or throws launch_error when the other side closed or time is over.
+std::string read_exactly(int descriptor, size_t count, std::chrono::milliseconds timeout) {
+  std::string bytes;
+  const auto deadline = clock::now() + timeout;
+  while (bytes.size() < count) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - clock::now());
+    pollfd wanted{descriptor, POLLIN, 0};
+    const int ready = ::poll(&wanted, 1, static_cast<int>(std::max<int64_t>(left.count(), 0)));
+    if (ready == 0) throw launch_error(fmt::format("nothing came for {} ms", timeout.count()));
+    if (ready < 0 && errno == EINTR) continue;
+    std::array<char, 256> piece;
+    const auto got = ::read(descriptor, piece.data(), std::min(count - bytes.size(), piece.size()));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) throw launch_error("the other process closed its end");
+    bytes.append(piece.data(), static_cast<size_t>(got));
+  }
+  return bytes;
+}
+
+void write_all(int descriptor, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const auto written = ::write(descriptor, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) throw launch_error(fmt::format("write: {}", std::strerror(errno)));
+    bytes.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
+/// Fixed width, so that a pipe needs no framing.
+std::string port_text(uint16_t port) { return fmt::format("{:05}", port); }
+
+std::string random_secret() {
+  std::string secret(secret_bytes, '\0');
+  if (RAND_bytes(reinterpret_cast<unsigned char*>(secret.data()), static_cast<int>(secret.size())) != 1)
+    throw launch_error("RAND_bytes gave no secret");
+  return secret;
+}
+
+bool equal_in_constant_time(const std::string& a, const std::string& b) {
+  return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
+}
+
+// -- the child ----------------------------------------------------------------------------------------------
+
+struct door_state {
+  door_state() = default;  // not an aggregate: CAF would initialise `shard` from the actor's pointer
+  shard_actor shard;
+  static inline const char* name = "shard_door";
+};
+
+/// The only published actor. Whoever does not know the secret gets nothing, and there is one try: the
+/// node that started us never errs.
+shard_door_actor::behavior_type shard_door(shard_door_actor::stateful_pointer<door_state> self,
+                                           std::string secret) {
+  self->state.shard = self->spawn<caf::detached>(shard);
+  return {[self, secret = std::move(secret)](const open_door& greeting) -> caf::result<shard_actor> {
+    if (!equal_in_constant_time(greeting.secret, secret)) {
+      spdlog::error("somebody connected to this shard without its secret");
+      self->quit(caf::exit_reason::user_shutdown);
+      return make_error(engine_error::refused, "wrong secret");
+    }
+    self->system().middleman().unpublish(shard_door_actor(self));
+    return self->state.shard;
+  }};
+}
+
+/// Returns when the node closed the control pipe, which it also does by dying.
+void wait_for_end_of(int descriptor) {
+  char byte = 0;
+  while (true) {
+    const auto got = ::read(descriptor, &byte, 1);
+    if (got == 0 || (got < 0 && errno != EINTR)) return;
+  }
+}
+
+/// Ends the process by force if the orderly way takes too long (a shard in the middle of a step).
+void exit_later() {
+  std::thread([] {
+    std::this_thread::sleep_for(farewell_timeout);
+    std::_Exit(EXIT_SUCCESS);
+  }).detach();
+}
+
+int serve(const std::string& secret) {
+  system_config config;
+  caf::actor_system system(config);
+  const auto door = system.spawn(shard_door, secret);
+  const auto port = system.middleman().publish(door, 0, loopback);
+  if (!port) throw launch_error("cannot listen on loopback: " + describe(port.error()));
+  write_all(report_descriptor, port_text(*port));
+  wait_for_end_of(control_descriptor);
+  exit_later();
+  caf::anon_send_exit(door, caf::exit_reason::kill);
+  system.await_actors_before_shutdown(false);
+  return EXIT_SUCCESS;
+}
+
+// -- the node -----------------------------------------------------------------------------------------------
+
+using launcher_pointer = shard_launcher_actor::stateful_pointer<shard_process_state>;
+
+/// Starts the child and learns its port. The state keeps what was started, whatever happens later.
+uint16_t start_child(shard_process_state& state, const launch_shard& launch,
+                     const shard_process_launcher_options& options, const std::string& secret) {
+  auto control = make_pipe();
+  auto report = make_pipe();
+  std::vector<int> inherited{control.read.number(), report.write.number(),
+                             launch.visual_pool_descriptor};
+  inherited.insert(inherited.end(), launch.symmetric_descriptors.begin(),
+                   launch.symmetric_descriptors.end());
+  write_all(control.write.number(), secret);  // before the child lives: it cannot have closed its end
+  state.child = std::make_unique<child_process>(
+      options.program,
+      std::vector<std::string>{shard_command, "--parent", std::to_string(::getpid())},
+      std::vector<std::string>{std::string(shard_process_variable) + "=1"}, inherited);
+  state.control = std::make_unique<file_descriptor>(std::move(control.write));
+  report.write.reset();  // else the end of the child would not end the pipe
+  control.read.reset();
+  const auto text = read_exactly(report.read.number(), port_text(0).size(), options.start_timeout);
+  return static_cast<uint16_t>(std::stoi(text));
+}
+
+shard_actor connect(caf::actor_system& system, uint16_t port, const std::string& secret,
+                    std::chrono::milliseconds timeout) {
+  const auto deadline = clock::now() + timeout;
+  auto door = system.middleman().remote_actor<shard_door_actor>(loopback, port);
+  // A heartbeat tick during the handshake looks like a timeout to CAF: try again.
+  while (!door && door.error() == caf::sec::connection_timeout && clock::now() < deadline)
+    door = system.middleman().remote_actor<shard_door_actor>(loopback, port);
+  if (!door) throw launch_error("cannot connect to the child: " + describe(door.error()));
+
+  caf::scoped_actor self(system);
+  shard_actor shard;
+  std::string failure;
+  self->request(*door, timeout, open_door{secret})
+      .receive([&](shard_actor& opened) { shard = std::move(opened); },
+               [&](caf::error& error) { failure = describe(error); });
+  if (!shard) throw launch_error("the child did not open its door: " + failure);
+  return shard;
+}
+
+shard_launched launch_process(launcher_pointer self, const launch_shard& launch,
+                              const shard_process_launcher_options& options) {
+  const auto secret = random_secret();
+  const auto port = start_child(self->state, launch, options, secret);
+  shard_launched launched;
+  launched.shard = connect(self->system(), port, secret, options.start_timeout);
+  launched.visual_pool_descriptor = pool_descriptor;
+  for (size_t i = 0; i < launch.symmetric_descriptors.size(); ++i)
+    launched.symmetric_descriptors.push_back(first_symmetric_descriptor + static_cast<int>(i));
+  spdlog::info("shard process {} listens to this node", self->state.child->id());
+  return launched;
+}
+
+}  // namespace
+
+std::optional<shard_process_options> parse_shard_command(int argc, const char* const* argv) {
+  if (argc != 4 || std::string_view(argv[1]) != shard_command ||
+      std::string_view(argv[2]) != "--parent")
+    return std::nullopt;
+  shard_process_options options;
+  const std::string_view text = argv[3];
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), options.parent);
+  if (parsed.ec != std::errc{} || parsed.ptr != text.data() + text.size()) return std::nullopt;
+  return options;
+}
+
+int run_shard_process(const shard_process_options& options) {
+  try {
+    // Kills us when the thread that started us ends. If it ended before, we have another parent already.
+    if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
+      throw launch_error(fmt::format("prctl: {}", std::strerror(errno)));
+    if (::getppid() != options.parent)
+      throw launch_error(fmt::format("the parent is process {}, expected {}", ::getppid(), options.parent));
+    return serve(read_exactly(control_descriptor, secret_bytes, greeting_timeout));
+  } catch (const std::exception& failure) {
+    spdlog::error("shard process: {}", failure.what());
+    return EXIT_FAILURE;
+  }
+}
+
+shard_process_state::shard_process_state() = default;
+shard_process_state::~shard_process_state() = default;
+
+shard_launcher_actor::behavior_type shard_process_launcher(launcher_pointer self,
+                                                           shard_process_launcher_options options) {
+  return {[self, options = std::move(options)](const launch_shard& launch) {
+    return guarded<shard_launched>([&] { return launch_process(self, launch, options); });
+  }};
+}
+
+shard_launcher_actor::behavior_type shard_thread_launcher(shard_launcher_actor::pointer self) {
+  return {[self](const launch_shard& launch) -> shard_launched {
+    return {self->spawn<caf::detached + caf::linked>(shard), launch.symmetric_descriptors,
+            launch.visual_pool_descriptor};
+  }};
+}
+
+}  // namespace troupe::actors

@@ -1,0 +1,72 @@
+#pragma once
+
+#include "actors/engine_messages.hpp"
+
+#include <caf/stateful_actor.hpp>
+#include <caf/typed_event_based_actor.hpp>
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+/// A shard in a process of its own, both sides of it.
+///
+///   node                                          child
+///   launcher: fork and exec ---------------------> run_shard_process
+///   secret through the control pipe -------------> reads it, listens on 127.0.0.1, any port
+///             <------------------ the port through the report pipe
+///   connects, open_door{secret} -----------------> the door compares, closes the port, and only then
+///             <---------------------------------- gives its shard
+///   holds the control pipe open                    its end of file means the node is gone: exit
+namespace troupe::actors {
+
+/// The command word by which a program knows that it is to be a shard: `program shard --parent PID`.
+inline constexpr const char* shard_command = "shard";
+
+/// Set in the environment of a shard process. A program that ignores the command word would start a second
+/// engine, and that one a third: an engine refuses to start where this is set.
+inline constexpr const char* shard_process_variable = "TROUPE_SHARD_PROCESS";
+
+struct shard_process_options {
+  pid_t parent = 0;  // if somebody else is the parent already, the node died during start
+};
+
+/// The options if the command line asks for a shard process. An embedding program that wants shards in
+/// processes of their own calls this first in its main, and returns run_shard_process's result.
+std::optional<shard_process_options> parse_shard_command(int argc, const char* const* argv);
+
+/// Serves one shard until the node ends or lets go, never longer than two seconds after that. Returns the
+/// exit status of the process.
+int run_shard_process(const shard_process_options& options);
+
+struct shard_process_launcher_options {
+  std::string program;  // an executable that calls parse_shard_command
+  std::chrono::milliseconds start_timeout{20'000};
+};
+
+class child_process;
+class file_descriptor;
+
+/// The child lives as long as this state.
+struct shard_process_state {
+  shard_process_state();
+  ~shard_process_state();
+  std::unique_ptr<file_descriptor> control;  // closing it tells the child to end
+  std::unique_ptr<child_process> child;
+  static inline const char* name = "shard_process";
+};
+
+/// Starts a shard in a process of its own. Spawned detached: it blocks, and the child is told to die with the
+/// thread that started it.
+shard_launcher_actor::behavior_type shard_process_launcher(
+    shard_launcher_actor::stateful_pointer<shard_process_state> self,
+    shard_process_launcher_options options);
+
+/// Starts a shard as a detached actor of this process. It ends with the launcher.
+shard_launcher_actor::behavior_type shard_thread_launcher(shard_launcher_actor::pointer self);
+
+}  // namespace troupe::actors

@@ -1,0 +1,112 @@
+#pragma once
+
+#include "actors/engine_messages.hpp"
+#include "transport/symmetric_arena.hpp"
+
+#include <caf/stateful_actor.hpp>
+#include <caf/typed_event_based_actor.hpp>
+
+#include <chrono>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace troupe::actors {
+
+struct supervisor_options {
+  /// Everything of a shard but rank, epoch, lanes and descriptors.
+  shard_options shard;
+  std::vector<transport::lane_request> lanes;
+  int visual_pool_descriptor = -1;
+  /// Makes the actor that starts the shard of one rank.
+  std::function<shard_launcher_actor(caf::actor_system&)> make_launcher;
+
+  std::chrono::milliseconds launch_timeout{30'000};
+  std::chrono::milliseconds open_timeout{1'800'000};    // weights of hundreds of GB from a slow disk
+  std::chrono::milliseconds departure_timeout{3'000};   // an old member that has not gone by then is left
+  int32_t max_losses = 3;                               // of groups within `loss_window`: then give up
+  std::chrono::milliseconds loss_window{60'000};
+
+  inner_gateway_actor gateway;
+  scheduler_actor scheduler;
+  vision_tower_actor tower;
+  std::vector<std::pair<std::string, caf::actor>> watched;  // others whose end is the engine's end
+};
+
+/// Starts the engine and keeps the tensor-parallel group alive:
+///
+///            all opened, digests equal
+///   opening --------------------------> serving
+///     ^  \                               |
+///     |   \ a member fails or dies, in either state; the scheduler sees a step fail
+///     |    v                             v
+///   departing: members are told to go, the shared memory is aborted; when they are gone (or too slow) a
+///     |        new group opens, with a new epoch, new members and new symmetric memory
+///     v
+///   failed: too many losses in a short time, or a fault that will not go away
+class supervisor_core {
+ public:
+  using self_pointer = supervisor_actor::stateful_pointer<struct supervisor_state>;
+
+  supervisor_core(self_pointer self, supervisor_options options);
+
+  void start();
+  void take_progress(const shard_progress& progress);
+  void lose(const group_lost& lost);
+  void somebody_died(const caf::down_msg& down);
+  void tick();
+  void stop(const caf::error& reason);
+
+ private:
+  enum class stage : uint8_t { opening, serving, departing, failed, stopping };
+  struct member {
+    shard_launcher_actor launcher;
+    shard_actor shard;  // null until launched
+    bool opened = false;
+    gpu::digest128 graphs{};
+    loading_progress progress;
+    bool launcher_gone = false;
+    bool shard_gone = false;
+  };
+
+  void open_group();
+  void launch(int32_t rank);
+  void open_shard_of(int32_t rank, const shard_launched& launched);
+  void take_opened(int32_t rank, const shard_opened& opened);
+  void take_failure(int32_t rank, uint64_t epoch, const char* what, const caf::error& failure);
+  void open_tower();
+  void announce_if_complete();
+  std::string graph_disagreement() const;
+  void dismiss_members();
+  void depart();
+  void leave_if_all_gone();
+  void departure_is_over();
+  void fail(std::string why);
+  bool too_many_losses();
+  void report_progress();
+
+  self_pointer self_;
+  supervisor_options options_;
+  stage stage_ = stage::opening;
+  uint64_t epoch_ = 0;
+  std::optional<transport::symmetric_memory> memory_;  // of the group of `epoch_`
+  std::vector<member> members_;                        // [tp_rank]
+  bool tower_opened_ = false;
+  std::deque<scheduling::time_point> losses_;
+  scheduling::time_point departure_ends_;
+  caf::error stop_reason_;
+};
+
+struct supervisor_state {
+  std::unique_ptr<supervisor_core> core;
+  static inline const char* name = "supervisor";
+};
+
+supervisor_actor::behavior_type supervisor(
+    supervisor_actor::stateful_pointer<supervisor_state> self, supervisor_options options);
+
+}  // namespace troupe::actors

@@ -1,0 +1,342 @@
+#include "actors/system.hpp"
+
+#include "actors/detokenizer_actor.hpp"
+#include "actors/engine_messages.hpp"
+#include "actors/errors.hpp"
+#include "actors/gateway_actor.hpp"
+#include "actors/media_worker_actor.hpp"
+#include "actors/scheduler_actor.hpp"
+#include "actors/shard_process.hpp"
+#include "actors/supervisor_actor.hpp"
+#include "actors/tokenizer_actor.hpp"
+#include "actors/vision_encoder_actor.hpp"
+#include "actors/vision_tower_actor.hpp"
+#include "config/error.hpp"
+#include "config/model_config.hpp"
+#include "model/engine_limits.hpp"
+#include "model/model_runner.hpp"
+#include "model/tokenizer/chat_template_file.hpp"
+#include "model/tokenizer/tokenizer.hpp"
+#include "model/vision/visual_pool.hpp"
+#include "model/weights/model_weights.hpp"
+#include "model/weights/safetensors.hpp"
+
+#include <caf/actor_cast.hpp>
+#include <caf/io/middleman.hpp>
+#include <caf/scoped_actor.hpp>
+#include <caf/send.hpp>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+
+namespace troupe::actors {
+namespace {
+
+// Event-driven actors compute for microseconds; what takes longer has a thread of its own.
+constexpr size_t scheduler_threads = 2;
+constexpr std::chrono::milliseconds heartbeat_interval{500};
+// A frozen or cut-off process is noticed after this.
+constexpr std::chrono::milliseconds connection_timeout{2'000};
+constexpr size_t num_media_workers = 2;
+constexpr size_t known_pictures = 16'384;
+// All of an engine's actors together get this long to end.
+constexpr std::chrono::milliseconds stop_timeout{10'000};
+// Beyond the grace of a drain, for the messages that end requests.
+constexpr std::chrono::milliseconds drain_margin{2'000};
+
+int32_t num_cores() { return static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency())); }
+
+/// What, beside pixels, decides visual rows: two engines with equal identity make equal rows.
+std::string vision_identity(const config::checkpoint_config& checkpoint, gpu::dtype activation) {
+  const auto& p = checkpoint.preprocessor;
+  std::string identity = fmt::format("{};{};{};{};{};{};{}", p.patch_size, p.temporal_patch_size,
+                                     p.merge_size, fmt::join(p.mean, ","), fmt::join(p.std, ","),
+                                     static_cast<int>(activation), checkpoint.folder.string());
+  std::vector<std::string> files;
+  for (const auto& file : std::filesystem::directory_iterator(checkpoint.folder))
+    if (file.path().extension() == ".safetensors")
+      files.push_back(fmt::format(";{};{};{}", file.path().filename().string(), file.file_size(),
+                                  file.last_write_time().time_since_epoch().count()));
+  std::sort(files.begin(), files.end());
+  for (const auto& file : files) identity += file;
+  return identity;
+}
+
+std::vector<int32_t> end_tokens(const config::checkpoint_config& checkpoint,
+                                const model::tokenizer& tokenizer) {
+  auto ids = checkpoint.generation.eos_token_ids;
+  if (ids.empty())
+    if (const auto end = tokenizer.added_token("<|im_end|>")) ids.push_back(*end);
+  return ids;
+}
+
+void check_isolation(const caf::actor_system& system, const config::engine_config& config) {
+  if (config.parallel.isolation != config::isolation_mode::process) return;
+  if (std::getenv(shard_process_variable) != nullptr)
+    throw config::error(fmt::format(
+        "this process was started as a shard (environment {}), but its program did not become one: main "
+        "must call parse_shard_command first",
+        shard_process_variable));
+  if (!system.has_middleman())
+    throw config::error(
+        "parallel.isolation = \"process\" needs an actor system made with troupe::actors::system_config");
+}
+
+}  // namespace
+
+system_config::system_config() {
+  load<caf::io::middleman>();
+  add_message_type<open_shard>("troupe_open_shard");
+  add_message_type<shard_opened>("troupe_shard_opened");
+  add_message_type<shard_progress>("troupe_shard_progress");
+  add_message_type<run_step>("troupe_run_step");
+  add_message_type<step_completed>("troupe_step_completed");
+  add_message_type<open_door>("troupe_open_door");
+  add_message_type<shard_actor>("troupe_shard_actor");
+  add_error_category(engine_error_category, render_engine_error);
+  // `stealing` leaves a message between two actors waiting for the sender's worker.
+  set("scheduler.policy", caf::atom("sharing"));
+  set("scheduler.max-threads", scheduler_threads);
+  set("middleman.heartbeat-interval", caf::timespan(heartbeat_interval));
+  set("middleman.connection-timeout", caf::timespan(connection_timeout));
+  set("middleman.app-identifiers", std::vector<std::string>{"troupe/1"});
+}
+
+struct engine::state {
+  state(caf::actor_system& home, const config::engine_config& settings);
+  ~state();
+
+  void spawn_all();
+  void stop(const caf::actor& actor, const char* name, std::chrono::steady_clock::time_point deadline);
+
+  inner_gateway_actor make_gateway() const;
+  detokenizer_actor make_detokenizer() const;
+  tokenizer_actor make_tokenizer() const;
+  vision_tower_actor make_tower() const;
+  vision_encoder_actor make_encoder(const vision_tower_actor& tower);
+  scheduler_actor make_scheduler(const detokenizer_actor& detokenizer,
+                                 const vision_encoder_actor& encoder) const;
+  supervisor_options supervise(const inner_gateway_actor& gateway, const scheduler_actor& scheduler,
+                               const vision_tower_actor& tower) const;
+  std::function<shard_launcher_actor(caf::actor_system&)> launcher() const;
+
+  caf::actor_system& system;
+  const config::engine_config config;
+  const std::shared_ptr<const config::checkpoint_config> checkpoint;
+  const std::shared_ptr<const model::tokenizer> tokenizer;
+  const std::shared_ptr<const model::safetensors_folder> weights;
+  const model::engine_limits limits;
+  model::visual_pool pool;
+  inner_gateway_actor gateway;
+  gateway_actor public_gateway;
+  /// In the order in which they end: who gives work ends before who does it.
+  std::vector<std::pair<const char*, caf::actor>> actors;
+};
+
+engine::state::state(caf::actor_system& home, const config::engine_config& settings)
+    : system(home),
+      config(settings),
+      checkpoint(std::make_shared<const config::checkpoint_config>(
+          config::read_checkpoint_config(settings))),
+      tokenizer(std::make_shared<const model::tokenizer>(
+          model::tokenizer::load(checkpoint->folder / "tokenizer.json"))),
+      weights(std::make_shared<const model::safetensors_folder>(checkpoint->folder)),
+      limits(model::derive_limits(settings, *checkpoint, model::available_memory_bytes())),
+      pool(checkpoint->model, limits.activation, limits.plan.visual_pool_rows) {
+  check_isolation(system, config);
+  model::check_tensors(*weights, checkpoint->model);
+  spdlog::info(
+      "{}: context {} tokens, {} KV blocks of {} tokens, {} visual rows, steps of up to {} tokens and {} "
+      "sequences, {} ranks",
+      checkpoint->folder.string(), limits.plan.max_model_len, limits.plan.num_blocks - 1,
+      limits.plan.block_size, limits.plan.visual_pool_rows, limits.plan.max_num_batched_tokens,
+      limits.plan.max_num_seqs, limits.tp_size);
+  spawn_all();
+}
+
+void engine::state::spawn_all() {
+  gateway = make_gateway();
+  public_gateway = gateway;
+  const auto text = make_tokenizer();
+  const auto detokenizer = make_detokenizer();
+  const auto tower = make_tower();
+  const auto encoder = make_encoder(tower);
+  const auto scheduler = make_scheduler(detokenizer, encoder);
+  auto options = supervise(gateway, scheduler, tower);
+  options.watched = {{"tokenizer", caf::actor_cast<caf::actor>(text)},
+                     {"detokenizer", caf::actor_cast<caf::actor>(detokenizer)},
+                     {"vision encoder", caf::actor_cast<caf::actor>(encoder)}};
+  const auto boss = system.spawn(supervisor, std::move(options));
+  caf::anon_send(gateway, engine_assembled{text, encoder, scheduler, boss});
+
+  const std::vector<std::pair<const char*, caf::actor>> first{
+      {"gateway", caf::actor_cast<caf::actor>(gateway)},
+      {"supervisor", caf::actor_cast<caf::actor>(boss)},
+      {"scheduler", caf::actor_cast<caf::actor>(scheduler)},
+      {"detokenizer", caf::actor_cast<caf::actor>(detokenizer)},
+      {"tokenizer", caf::actor_cast<caf::actor>(text)},
+      {"vision encoder", caf::actor_cast<caf::actor>(encoder)},
+      {"vision tower", caf::actor_cast<caf::actor>(tower)}};
+  actors.insert(actors.begin(), first.begin(), first.end());
+}
+
+inner_gateway_actor engine::state::make_gateway() const {
+  gateway_options options;
+  options.max_model_len = limits.plan.max_model_len;
+  options.max_preparing_requests = config.limits.max_waiting_requests;
+  options.max_images_per_request = config.limits.max_images_per_request;
+  options.max_video_frames = config.limits.max_video_frames;
+  options.max_request_pixels = config.limits.max_request_pixels;
+  options.request_deadline = config.limits.request_deadline;
+  return system.spawn(actors::gateway, options);
+}
+
+detokenizer_actor engine::state::make_detokenizer() const {
+  return system.spawn(actors::detokenizer, detokenizer_options{tokenizer, gateway});
+}
+
+tokenizer_actor engine::state::make_tokenizer() const {
+  tokenizer_options options{tokenizer, checkpoint, model::find_template_kind(checkpoint->folder)};
+  return system.spawn<caf::detached>(actors::tokenizer, std::move(options));
+}
+
+vision_tower_actor engine::state::make_tower() const {
+  vision_tower_options options;
+  options.checkpoint = checkpoint;
+  options.weights = weights;
+  options.runner.activation = limits.activation;
+  options.runner.eager = config.limits.eager;
+  options.runner.max_patches = limits.vision_max_patches;
+  options.runner.max_segments = limits.vision_max_segments;
+  options.num_threads = std::max(1, num_cores() / 2);  // the other half decodes meanwhile
+  options.pool_rows = limits.plan.visual_pool_rows;
+  options.visual_pool_descriptor = pool.file_descriptor();
+  return system.spawn<caf::detached>(vision_tower, std::move(options));
+}
+
+vision_encoder_actor engine::state::make_encoder(const vision_tower_actor& tower) {
+  media_worker_options worker;
+  worker.checkpoint = checkpoint;
+  worker.identity = vision_identity(*checkpoint, limits.activation);
+  worker.max_pixels = config.limits.max_request_pixels;
+  worker.max_frame_patches = limits.vision_max_patches;
+  worker.known = std::make_shared<known_digests>(known_pictures);
+
+  vision_encoder_options options;
+  options.pool_rows = limits.plan.visual_pool_rows;
+  options.max_patches = limits.vision_max_patches;
+  options.tower = tower;
+  for (size_t i = 0; i < num_media_workers; ++i) {
+    options.workers.push_back(system.spawn<caf::detached>(media_worker, worker));
+    actors.emplace_back("media worker", caf::actor_cast<caf::actor>(options.workers.back()));
+  }
+  return system.spawn(vision_encoder, std::move(options));
+}
+
+scheduler_actor engine::state::make_scheduler(const detokenizer_actor& detokenizer,
+                                              const vision_encoder_actor& encoder) const {
+  scheduler_options options;
+  options.limits.plan = limits.plan;
+  options.limits.end_token_ids = end_tokens(*checkpoint, *tokenizer);
+  options.limits.max_waiting_requests = config.limits.max_waiting_requests;
+  options.limits.max_waiting_tokens = config.limits.max_waiting_tokens;
+  options.limits.prefix_cache = config.limits.prefix_cache;
+  options.step_timeout = config.limits.step_timeout;
+  options.detokenizer = detokenizer;
+  options.vision_encoder = encoder;
+  return system.spawn(scheduler, std::move(options));
+}
+
+supervisor_options engine::state::supervise(const inner_gateway_actor& front,
+                                            const scheduler_actor& scheduler,
+                                            const vision_tower_actor& tower) const {
+  supervisor_options options;
+  options.shard.weights.folder = std::filesystem::absolute(checkpoint->folder).string();
+  options.shard.limits = limits.plan;
+  options.shard.activation = limits.activation;
+  options.shard.tp_size = limits.tp_size;
+  options.shard.eager = config.limits.eager;
+  options.shard.num_threads = std::max(1, num_cores() / limits.tp_size);
+  options.shard.collective_timeout_ms = config.limits.step_timeout.count();
+  if (config.limits.mask_unused_tokens)
+    options.shard.token_mask = sampling_mask(*tokenizer, checkpoint->model);
+  options.lanes = {model::model_runner::lane(checkpoint->model, limits.plan, limits.tp_size)};
+  options.visual_pool_descriptor = pool.file_descriptor();
+  options.make_launcher = launcher();
+  options.gateway = front;
+  options.scheduler = scheduler;
+  options.tower = tower;
+  return options;
+}
+
+std::function<shard_launcher_actor(caf::actor_system&)> engine::state::launcher() const {
+  if (config.parallel.isolation == config::isolation_mode::thread)
+    return [](caf::actor_system& home) { return home.spawn(shard_thread_launcher); };
+  shard_process_launcher_options options;
+  options.program = config.parallel.shard_program.empty() ? "/proc/self/exe"
+                                                          : config.parallel.shard_program;
+  return [options](caf::actor_system& home) {
+    return home.spawn<caf::detached>(shard_process_launcher, options);
+  };
+}
+
+void engine::state::stop(const caf::actor& actor, const char* name,
+                         std::chrono::steady_clock::time_point deadline) {
+  const auto left = std::max(std::chrono::steady_clock::duration::zero(),
+                             deadline - std::chrono::steady_clock::now());
+  caf::scoped_actor self(system);
+  self->monitor(actor);
+  self->send_exit(actor, caf::exit_reason::user_shutdown);
+  bool ended = false;
+  self->receive([&](const caf::down_msg&) { ended = true; },
+                caf::after(std::chrono::duration_cast<std::chrono::milliseconds>(left)) >> [] {});
+  if (!ended) spdlog::warn("the {} did not end within {} ms", name, stop_timeout.count());
+}
+
+engine::state::~state() {
+  const auto deadline = std::chrono::steady_clock::now() + stop_timeout;
+  for (const auto& [name, actor] : actors) stop(actor, name, deadline);
+}
+
+engine::engine(caf::actor_system& system, const config::engine_config& config)
+    : state_(std::make_unique<state>(system, config)) {}
+engine::~engine() = default;
+engine::engine(engine&&) noexcept = default;
+
+const gateway_actor& engine::gateway() const { return state_->public_gateway; }
+
+void engine::wait_ready(std::chrono::milliseconds timeout) const {
+  caf::scoped_actor self(state_->system);
+  std::string failure;
+  self->request(state_->gateway, timeout, await_ready{})
+      .receive(
+          [&](const engine_status& status) {
+            if (status.phase == engine_phase::failed) failure = status.detail;
+          },
+          [&](const caf::error& error) {
+            failure = fmt::format("not ready after {} ms: {}", timeout.count(), describe(error));
+          });
+  if (!failure.empty()) throw std::runtime_error(failure);
+}
+
+void engine::drain(std::chrono::milliseconds grace) {
+  caf::scoped_actor self(state_->system);
+  self->request(state_->gateway, grace + drain_margin, begin_drain{grace.count()})
+      .receive([](const engine_status&) {},
+               [](const caf::error& error) { spdlog::warn("drain: {}", describe(error)); });
+}
+
+request_id next_request_id() {
+  static std::atomic<request_id> last{0};
+  return ++last;
+}
+
+}  // namespace troupe::actors
