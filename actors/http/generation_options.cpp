@@ -185,7 +185,7 @@ std::optional<std::string_view> nearest_name(std::string_view key,
 
 }  // namespace
 
-std::string served_model(std::string_view requested, const api_limits& limits) {
+std::string served_model_name(std::string_view requested, const api_limits& limits) {
   if (requested.empty()) return limits.served_names.front();
   for (const auto& name : limits.served_names)
     if (name == requested) return name;
@@ -231,7 +231,7 @@ void check_answer_size(const generation_options& options, int32_t num_choices,
 
 generation_options read_generation_options(object_reader& request, const api_limits& limits) {
   generation_options options;
-  options.model = served_model(request.string("model").value_or(""), limits);
+  options.model = served_model_name(request.string("model").value_or(""), limits);
   read_distribution(request, limits.generation, options.sampling);
   read_penalties(request, limits.generation, options.sampling);
   read_lengths(request, limits, options.sampling);

@@ -34,7 +34,7 @@ struct generation_options {
 generation_options read_generation_options(object_reader& request, const api_limits& limits);
 
 /// The served name that `requested` stands for: empty means the first. Throws request_fault (404).
-std::string served_model(std::string_view requested, const api_limits& limits);
+std::string served_model_name(std::string_view requested, const api_limits& limits);
 
 /// One warning per member of `request` that nobody asked for, with the nearest known name.
 std::vector<std::string> unknown_field_warnings(const object_reader& request);

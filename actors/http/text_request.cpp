@@ -73,7 +73,7 @@ text_request read_text_request(object_reader& request, const api_limits& limits)
 
 tokenize_request read_tokenize_request(object_reader& request, const api_limits& limits) {
   tokenize_request parsed;
-  served_model(request.string("model").value_or(""), limits);
+  served_model_name(request.string("model").value_or(""), limits);
   parsed.with_strings = request.boolean("return_token_strs").value_or(false) ||
                         request.boolean("with_pieces").value_or(false);
   for (const auto* key : {"prompt", "content"})
@@ -88,7 +88,7 @@ tokenize_request read_tokenize_request(object_reader& request, const api_limits&
 }
 
 detokenize_request read_detokenize_request(object_reader& request, const api_limits& limits) {
-  served_model(request.string("model").value_or(""), limits);
+  served_model_name(request.string("model").value_or(""), limits);
   const auto tokens = request.array("tokens", std::numeric_limits<size_t>::max());
   if (!tokens) fail_at("tokens", "tokens is missing, expected an array of token ids");
   return {read_ids(*tokens, "tokens", limits, limits.max_model_len)};
