@@ -94,14 +94,18 @@ class mapless_operations : public forwarding_operations {
              gpu::live_count tokens) override {
     forwarding_operations::embed(output, resolved_ids, token_ids, sampled, table,
                                  {slot.pool, token_ids}, tokens);
+    other_map_ = token_ids;
   }
   void all_reduce_add_norm(gpu::tensor_view normed, gpu::tensor_view residual,
                            gpu::tensor_view partial, gpu::tensor_view norm_weight, float epsilon,
                            const gpu::visual_slot& slot, int32_t, const gpu::lane_view& lane,
                            gpu::live_count rows) override {
     forwarding_operations::all_reduce_add_norm(normed, residual, partial, norm_weight, epsilon,
-                                               {slot.pool, normed}, -1, lane, rows);
+                                               {slot.pool, other_map_}, -1, lane, rows);
   }
+
+ private:
+  gpu::tensor_view other_map_;
 };
 
 /// Reads the map, but adds no deepstack level.
