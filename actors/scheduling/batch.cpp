@@ -11,7 +11,7 @@ std::optional<plan::step_plan> step_planner::state::plan_step() {
   if (in_flight.size() == max_steps_in_flight) return std::nullopt;
   draft = {.chunks = std::exchange(draft.chunks, {})};
   draft.chunks.clear();
-  make_room_for_oldest();
+  admit_oldest();
   draft_decodes();
   draft_prefills();
   admit_waiting();
@@ -74,20 +74,25 @@ void step_planner::state::draft_prefills() {
   }
 }
 
+void step_planner::state::admit_oldest() {
+  if (line.empty()) return;
+  auto& request = *line.begin()->second;
+  if (request.phase != request_phase::waiting || !is_oldest(request)) return;
+  make_room(request);
+  if (std::ssize(running) < limits.plan.max_num_seqs) admit_from_line(request);
+}
+
 void step_planner::state::admit_waiting() {
   const int32_t budget = limits.plan.max_num_batched_tokens;
   for (auto next = line.begin(); next != line.end() && draft.num_tokens < budget;) {
-    auto& request = *next->second;
+    auto& request = *(next++)->second;  // admission erases it
     if (std::ssize(running) == limits.plan.max_num_seqs) return;
     // First come, first served: whoever is at the head gets the next blocks, also while they are
     // still on their way back to the pool.
     if (request.phase == request_phase::preempted) return;
-    const auto outcome = admit(request);
+    const auto outcome = admit_from_line(request);
     if (outcome == admission::no_room) return;
-    next = line.erase(next);
-    if (outcome == admission::lacks_rows)
-      enqueue(request);
-    else
+    if (outcome == admission::admitted)
       draft_chunk(request, std::min(request.tokens_to_plan(), budget - draft.num_tokens));
   }
 }
@@ -139,6 +144,13 @@ plan::step_plan step_planner::state::launch() {
 }
 
 // -- who is admitted -----------------------------------------------------------------------------
+
+step_planner::state::admission step_planner::state::admit_from_line(request_state& request) {
+  const auto outcome = admit(request);
+  if (outcome != admission::no_room) line.erase(request.arrival);
+  if (outcome == admission::lacks_rows) enqueue(request);
+  return outcome;
+}
 
 step_planner::state::admission step_planner::state::admit(request_state& request) {
   const int32_t room = pool.num_available() - blocks_reserved_for_growth(request);
@@ -218,12 +230,9 @@ bool step_planner::state::protection_is_safe(const request_state& request) const
 
 // -- who gives up blocks -------------------------------------------------------------------------
 
-void step_planner::state::make_room_for_oldest() {
-  if (line.empty() || running.empty()) return;
-  auto& request = *line.begin()->second;
-  if (request.phase != request_phase::waiting || !is_oldest(request)) return;
+void step_planner::state::make_room(request_state& request) {
   for (;;) {
-    find_prefix(request);
+    find_prefix(request);  // again: a victim's blocks move between held and cached
     const bool has_seat = std::ssize(running) < limits.plan.max_num_seqs;
     const bool has_blocks = blocks_to_admit(request) <= blocks_available() + blocks_draining();
     if (lacks_rows(request) || (has_seat && has_blocks)) return;

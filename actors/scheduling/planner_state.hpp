@@ -66,17 +66,21 @@ struct step_planner::state {
   /// True if a token behind the cached prefix needs a visual row that the request has not got.
   bool lacks_rows(const request_state& request) const;
 
-  void make_room_for_oldest();
+  /// The oldest request that could run is admitted before anything is drafted, if need be at the
+  /// cost of younger ones.
+  void admit_oldest();
   void draft_decodes();
   void draft_prefills();
   void admit_waiting();
   enum class admission : uint8_t { admitted, lacks_rows, no_room };
   admission admit(request_state& request);
+  admission admit_from_line(request_state& request);
   void draft_chunk(request_state& request, int32_t num_tokens);
   plan::step_plan launch();
 
   const request_state* first_postponed() const;
   bool fits_adjustments(request_state& request);
+  void make_room(request_state& request);
   bool grow(request_state& request, int32_t num_tokens);
   void preempt(request_state& request);
   request_state* youngest_preemptible(uint64_t younger_than);
