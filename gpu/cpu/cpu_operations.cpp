@@ -49,8 +49,7 @@ bool has_row(const tensor_view& view, int64_t row) {
 cpu_operations::cpu_operations(const cpu_options& options, const kernel_table& kernels)
     : context_(std::make_shared<context>(options, kernels)) {}
 
-// -- recording
-// -------------------------------------------------------------------------------------
+// Recording.
 void cpu_operations::begin_capture(std::vector<arena_lease> arenas) {
   config::ensure(recording_ == nullptr, "a capture begins inside a capture");
   for (auto& lease : context_->products.leases()) arenas.push_back(std::move(lease));
@@ -77,8 +76,7 @@ void cpu_operations::issue(baked_operation description, std::function<void()> ru
   recording_->program.push_back(std::move(run));
 }
 
-// -- linear
-// ----------------------------------------------------------------------------------------
+// Linear.
 linear_weight cpu_operations::prepare_linear(const std::string& name, tensor_view weight,
                                              tensor_view bias) {
   config::ensure(recording_ == nullptr, "weight {} is prepared inside a capture", name);
@@ -112,8 +110,7 @@ void cpu_operations::linear(tensor_view output, tensor_view input, const linear_
   });
 }
 
-// -- rows by index
-// ---------------------------------------------------------------------------------
+// Rows by index.
 void cpu_operations::embed(tensor_view output, tensor_view resolved_ids, tensor_view token_ids,
                            tensor_view sampled, tensor_view table, const visual_slot& slot,
                            live_count tokens) {
@@ -181,8 +178,7 @@ void cpu_operations::scatter_rows(tensor_view pool_level, tensor_view input,
         });
 }
 
-// -- row by row
-// ------------------------------------------------------------------------------------
+// Row by row.
 void cpu_operations::rms_norm(tensor_view output, tensor_view input, tensor_view weight,
                               float epsilon, live_count rows) {
   expect_activation("rms_norm output", output);

@@ -124,7 +124,7 @@ struct attention_arguments {
 inline constexpr int64_t attention_rows_max = 64;
 /// Keys that are scored at once; counted from key 0, so that a row's result does not depend on
 /// which other rows share its task.
-inline constexpr int64_t attention_key_tile = 64;
+inline constexpr int64_t attention_key_tile = 32;
 constexpr int64_t attention_scratch_floats(int64_t head_dim) {
   const int64_t padded = (head_dim + 31) / 32 * 32;  // two of the widest vectors
   return attention_key_tile * 2 * padded +

@@ -264,8 +264,7 @@ void cpu_operations::mixture_of_experts(tensor_view output, tensor_view input,
   });
 }
 
-// -- sampling
-// --------------------------------------------------------------------------------------
+// Sampling.
 namespace {
 
 struct sample_call {

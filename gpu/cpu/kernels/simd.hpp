@@ -44,8 +44,7 @@ inline vfloat larger(vfloat a, vfloat b) {
   return select(a > b, a, b);
 }
 
-// -- memory
-// ----------------------------------------------------------------------------------------
+// Memory.
 inline vfloat widen(vbfloat bits) {
   return __builtin_bit_cast(vfloat, __builtin_convertvector(bits, vuint) << 16);
 }
@@ -118,29 +117,42 @@ inline __attribute__((always_inline)) void for_vectors(int64_t width, const Step
   if (offset < width) step(offset, width - offset);
 }
 
-// -- across lanes
-// ---------------------------------------------------------------------------------- Pairwise in a
-// fixed order: the result depends on nothing but the lanes.
-inline float sum(vfloat value) {
-  float lane[lanes];
-  __builtin_memcpy(lane, &value, sizeof value);
-  for (int64_t half = lanes / 2; half > 0; half /= 2)
-    for (int64_t i = 0; i < half; ++i) lane[i] += lane[i + half];
-  return lane[0];
-}
-inline float largest(vfloat value) {
-  float lane[lanes];
-  __builtin_memcpy(lane, &value, sizeof value);
-  for (int64_t half = lanes / 2; half > 0; half /= 2)
-    for (int64_t i = 0; i < half; ++i)
-      lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
-  return lane[0];
+/// Loads are what limits a loop over products; left alone, compilers load a shared factor again for
+/// every use.
+inline __attribute__((always_inline)) void keep_in_register(vfloat& value) {
+  asm("" : "+v"(value));
 }
 
+/// Calls step(0) to step(count - 1) with constants, so that arrays they index live in registers.
+template <int count, class Step>
+inline __attribute__((always_inline)) void unrolled(const Step& step) {
+  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
+    (step(i), ...);
+  }
+  (std::make_integer_sequence<int, count>());
+}
+
+// Across lanes. Pairwise in a fixed order: a result depends on nothing but the lanes.
 namespace detail {
 
-/// One butterfly: afterwards rows i and i + step have exchanged the lanes that differ in bit
-/// `step`.
+using all_lanes = std::make_integer_sequence<int, static_cast<int>(lanes)>;
+
+/// Lanes whose numbers differ in bit `step` change places.
+template <int step, int... lane>
+inline vfloat swap_lanes(vfloat value, std::integer_sequence<int, lane...>) {
+  return __builtin_shufflevector(value, value, (lane ^ step)...);
+}
+
+template <int step, class Combine>
+inline vfloat fold(vfloat value, const Combine& combine) {
+  const vfloat folded = combine(value, swap_lanes<step>(value, all_lanes()));
+  if constexpr (step == 1)
+    return folded;
+  else
+    return fold<step / 2>(folded, combine);
+}
+
+/// Rows i and i + step of a matrix exchange the lanes that differ in bit `step`.
 template <int step, int... lane>
 inline void exchange_lanes(vfloat& a, vfloat& b, std::integer_sequence<int, lane...>) {
   constexpr int count = static_cast<int>(lanes);
@@ -151,22 +163,35 @@ inline void exchange_lanes(vfloat& a, vfloat& b, std::integer_sequence<int, lane
 }
 
 template <int step>
-inline void transpose_from(vfloat (&rows)[lanes]) {
-  for (int64_t i = 0; i < lanes; ++i)
-    if ((i & step) == 0)
-      exchange_lanes<step>(rows[i], rows[i + step],
-                           std::make_integer_sequence<int, static_cast<int>(lanes)>());
-  if constexpr (step * 2 < lanes) transpose_from<step * 2>(rows);
+inline __attribute__((always_inline)) vfloat sums_from(const vfloat* vectors) {
+  vfloat a, b;
+  if constexpr (step == 1) {
+    a = vectors[0];
+    b = vectors[1];
+  } else {
+    a = sums_from<step / 2>(vectors);
+    b = sums_from<step / 2>(vectors + step);
+  }
+  exchange_lanes<step>(a, b, all_lanes());
+  return a + b;
 }
 
 }  // namespace detail
 
-inline void transpose(vfloat (&rows)[lanes]) {
-  detail::transpose_from<1>(rows);
+inline float sum(vfloat value) {
+  return detail::fold<static_cast<int>(lanes) / 2>(value,
+                                                   [](vfloat a, vfloat b) { return a + b; })[0];
+}
+inline float largest(vfloat value) {
+  return detail::fold<static_cast<int>(lanes) / 2>(value, larger)[0];
 }
 
-// -- functions
-// -------------------------------------------------------------------------------------
+/// Lane i of the result is the sum of the lanes of vectors[i].
+inline __attribute__((always_inline)) vfloat sums_of_each(const vfloat (&vectors)[lanes]) {
+  return detail::sums_from<static_cast<int>(lanes) / 2>(vectors);
+}
+
+// Functions.
 /// e^x within 2 ulp; 0 below -87.3, infinity above 88.7, NaN stays. Source: Cephes expf.
 inline vfloat exp(vfloat x) {
   constexpr float lowest = -87.33654F, highest = 88.72283F;
