@@ -43,10 +43,13 @@ class piece_list {
   std::vector<rendered_piece> pieces_;
 };
 
-std::string text_of(const std::vector<content_part>& content) {
+/// The text of `content`, with `media_text` in the place of each picture or clip.
+std::string text_of(const std::vector<content_part>& content, std::string_view media_text = {}) {
   std::string text;
-  for (const auto& part : content)
-    if (const auto* written = std::get_if<text_part>(&part)) text += written->text;
+  for (const auto& part : content) {
+    const auto* written = std::get_if<text_part>(&part);
+    text += written != nullptr ? std::string_view(written->text) : media_text;
+  }
   return text;
 }
 
@@ -81,12 +84,8 @@ assistant_text take_apart(const chat_message& message, std::string_view content)
 /// wrapped itself.
 bool is_query(const chat_message& message) {
   if (message.role != chat_role::user) return false;
-  const auto text = text_of(message.content);
-  const bool framed_by_text = !message.content.empty() &&
-                              std::holds_alternative<text_part>(message.content.front()) &&
-                              std::holds_alternative<text_part>(message.content.back());
-  return !framed_by_text || !text.starts_with("<tool_response>") ||
-         !text.ends_with("</tool_response>");
+  const auto text = text_of(message.content, "<|vision_start|>");
+  return !text.starts_with("<tool_response>") || !text.ends_with("</tool_response>");
 }
 
 class chat_renderer {

@@ -276,6 +276,8 @@ BOOST_AUTO_TEST_CASE(wrapped_tool_responses_are_no_questions) {
            std::string::npos;
   };
   BOOST_TEST(keeps_reasoning(user("<tool_response>\n1\n</tool_response>")));
+  BOOST_TEST(keeps_reasoning(user(
+      {text_part{""}, text_part{"<tool_response>"}, picture(0), text_part{"</tool_response>"}})));
   BOOST_TEST(!keeps_reasoning(user("<tool_response>\n1\n</tool_response> and?")));
   BOOST_TEST(
       !keeps_reasoning(user({picture(0), text_part{"<tool_response>\n1\n</tool_response>"}})));
