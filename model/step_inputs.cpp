@@ -28,7 +28,9 @@ int64_t bytes_of(const std::vector<T>& values) {
 }  // namespace
 
 step_inputs::step_inputs(const plan::plan_limits& limits, gpu::memory_kind kind)
-    : max_tokens_(limits.max_num_batched_tokens), block_("input", kind) {
+    : max_tokens_(limits.max_num_batched_tokens),
+      max_blocks_(limits.max_blocks_per_sequence),
+      block_("input", kind) {
   using enum gpu::dtype;
   const int64_t sequences = limits.max_num_seqs;
   counts_ = block_.reserve("counts", i32, {num_counts});
@@ -74,7 +76,7 @@ void step_inputs::load(gpu::operations& backend, const plan::step_plan& plan) {
   pack_sequences(plan);
   pack_rows(plan);
   if (plan.adjustments.empty())
-    block_.send(backend, block_tables_, bytes_of(plan.block_tables));
+    block_.send(backend, block_tables_, table_bytes(plan));
   else
     block_.send(backend, adjustments_, bytes_of(plan.adjustments));
 }
@@ -93,8 +95,16 @@ void step_inputs::pack_sequences(const plan::step_plan& plan) {
   std::copy(plan.query_start.begin(), plan.query_start.end(), block_.host<int32_t>(query_start_));
   std::copy(plan.context_lengths.begin(), plan.context_lengths.end(),
             block_.host<int32_t>(context_lengths_));
-  std::copy(plan.block_tables.begin(), plan.block_tables.end(),
-            block_.host<int32_t>(block_tables_));
+  // A plan's rows are as long as its longest table; the arena's have a fixed place each.
+  const int32_t width = plan.max_blocks_per_sequence;
+  for (int32_t i = 0; i < plan.num_sequences(); ++i)
+    std::copy_n(plan.block_tables.begin() + i * width, width,
+                block_.host<int32_t>(block_tables_) + int64_t{i} * max_blocks_);
+}
+
+int64_t step_inputs::table_bytes(const plan::step_plan& plan) const {
+  return (int64_t{plan.num_sequences() - 1} * max_blocks_ + plan.max_blocks_per_sequence) *
+         int64_t{sizeof(int32_t)};
 }
 
 void step_inputs::pack_rows(const plan::step_plan& plan) {

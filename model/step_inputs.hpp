@@ -39,8 +39,11 @@ class step_inputs {
   void pack_tokens(const plan::step_plan& plan);
   void pack_sequences(const plan::step_plan& plan);
   void pack_rows(const plan::step_plan& plan);
+  /// Bytes of the block table field from its start to the last live entry.
+  int64_t table_bytes(const plan::step_plan& plan) const;
 
   int64_t max_tokens_;
+  int64_t max_blocks_;  // row length of the block tables in the arena
   input_block block_;
   input_block::field counts_, token_ids_, positions_, slot_mapping_, row_map_, query_start_,
       context_lengths_, logit_rows_, sampling_, block_tables_, adjustments_;

@@ -11,11 +11,17 @@ size_t index(int32_t value) {
   return static_cast<size_t>(value);
 }
 
+int32_t blocks_used(const chunk& part, int32_t block_size) {
+  return (part.first_token + part.num_tokens + block_size - 1) / block_size;
+}
+
 /// Sizes all arrays of the plan at once: one allocation each.
-void reserve(plan::step_plan& plan, std::span<const chunk> chunks) {
+void reserve(plan::step_plan& plan, std::span<const chunk> chunks, int32_t block_size) {
   size_t tokens = 0, rows = 0, adjustments = 0;
   for (const auto& part : chunks) {
     tokens += index(part.num_tokens);
+    plan.max_blocks_per_sequence =
+        std::max(plan.max_blocks_per_sequence, blocks_used(part, block_size));
     if (part.row < 0) continue;
     ++rows;
     adjustments += index(part.request->history.size());
@@ -66,14 +72,13 @@ void write_slots(plan::step_plan& plan, const chunk& part, int32_t offset, int32
 
 void write_sequence(plan::step_plan& plan, const chunk& part, int32_t offset, int32_t block_size) {
   const auto& blocks = part.request->blocks.blocks();
-  const int32_t context = part.first_token + part.num_tokens;
-  const int32_t used = (context + block_size - 1) / block_size;
+  const int32_t used = blocks_used(part, block_size);
   config::ensure(used <= std::ssize(blocks), "request {} has {} blocks, expected {}",
                  part.request->id, blocks.size(), used);
   std::copy_n(
       blocks.begin(), used,
       plan.block_tables.begin() + std::ssize(plan.context_lengths) * plan.max_blocks_per_sequence);
-  plan.context_lengths.push_back(context);
+  plan.context_lengths.push_back(part.first_token + part.num_tokens);
   plan.query_start.push_back(offset + part.num_tokens);
 }
 
@@ -106,8 +111,7 @@ plan::step_plan write_step(std::span<const chunk> chunks, const plan::plan_limit
   plan::step_plan plan;
   plan.epoch = epoch;
   plan.step = step;
-  plan.max_blocks_per_sequence = limits.max_blocks_per_sequence;
-  reserve(plan, chunks);
+  reserve(plan, chunks, limits.block_size);
   plan.bucket_tokens = limits.bucket_for(plan.num_tokens());
   plan.query_start.push_back(0);
   for (const auto& part : chunks) {

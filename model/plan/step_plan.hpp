@@ -31,7 +31,8 @@ struct step_plan {
   std::vector<int32_t> query_start;      // [sequences + 1]
   std::vector<int32_t> context_lengths;  // [sequences] keys visible to the last token
   std::vector<int32_t> block_tables;     // [sequences * max_blocks_per_sequence], padded with 0
-  int32_t max_blocks_per_sequence = 0;   // row length above: the engine's constant
+  int32_t max_blocks_per_sequence = 0;   // row length above: enough for this step, not the engine's
+                                         // constant, so that short contexts make small plans
 
   std::vector<int32_t> logit_rows;            // [rows] token of this step whose logits are sampled
   std::vector<sampling_row> sampling;         // [rows]
@@ -69,7 +70,7 @@ struct step_result {
 struct plan_limits {
   int32_t max_num_seqs = 0;
   int32_t max_num_batched_tokens = 0;
-  int32_t max_blocks_per_sequence = 0;
+  int32_t max_blocks_per_sequence = 0;  // the longest block table row of any plan
   int32_t block_size = 0;
   int32_t num_blocks = 0;  // of the KV pool; block 0 is never handed out (padding writes nowhere)
   int32_t visual_pool_rows = 0;

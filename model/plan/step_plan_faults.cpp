@@ -76,16 +76,19 @@ class fault_finder {
   bool check_lengths() {
     const size_t tokens = plan_.token_ids.size();
     const size_t sequences = plan_.context_lengths.size();
-    const auto table_width = static_cast<size_t>(limits_.max_blocks_per_sequence);
+    const int32_t table_width = plan_.max_blocks_per_sequence;
+    if (table_width < 1 || table_width > limits_.max_blocks_per_sequence) {
+      add("max_blocks_per_sequence is {}, expected 1 to {}", table_width,
+          limits_.max_blocks_per_sequence);
+      return false;
+    }
     bool ok = length("positions", plan_.positions.size(), 3 * tokens);
     ok &= length("slot_mapping", plan_.slot_mapping.size(), tokens);
     ok &= length("row_map", plan_.row_map.size(), tokens);
     ok &= length("query_start", plan_.query_start.size(), sequences + 1);
-    ok &= length("block_tables", plan_.block_tables.size(), sequences * table_width);
+    ok &= length("block_tables", plan_.block_tables.size(),
+                 sequences * static_cast<size_t>(table_width));
     ok &= length("sampling", plan_.sampling.size(), plan_.logit_rows.size());
-    if (plan_.max_blocks_per_sequence != limits_.max_blocks_per_sequence)
-      add("max_blocks_per_sequence is {}, expected {}", plan_.max_blocks_per_sequence,
-          limits_.max_blocks_per_sequence);
     return ok;
   }
 
@@ -170,13 +173,13 @@ class fault_finder {
     const int32_t queries = plan_.query_start[sequence + 1] - plan_.query_start[sequence];
     const int32_t context = plan_.context_lengths[sequence];
     const int64_t longest = std::min(limits_.max_model_len,
-                                     int64_t{limits_.max_blocks_per_sequence} * limits_.block_size);
+                                     int64_t{plan_.max_blocks_per_sequence} * limits_.block_size);
     if (context < queries || context > longest)
       return add("context_lengths[{}] is {}, expected {} (its new tokens) to {}", sequence, context,
                  queries, longest);
     const int32_t used = (context + limits_.block_size - 1) / limits_.block_size;
     const int32_t* table = block_table(sequence);
-    for (int32_t i = 0; i < limits_.max_blocks_per_sequence; ++i) {
+    for (int32_t i = 0; i < plan_.max_blocks_per_sequence; ++i) {
       const bool valid = i < used ? table[i] >= 1 && table[i] < limits_.num_blocks : table[i] == 0;
       if (!valid)
         return i < used ? add("block table {} has block {} at {}, expected 1 to {}", sequence,
@@ -211,7 +214,7 @@ class fault_finder {
 
   const int32_t* block_table(size_t sequence) const {
     return plan_.block_tables.data() +
-           sequence * static_cast<size_t>(limits_.max_blocks_per_sequence);
+           sequence * static_cast<size_t>(plan_.max_blocks_per_sequence);
   }
 
   const step_plan& plan_;

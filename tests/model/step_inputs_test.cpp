@@ -85,6 +85,18 @@ BOOST_AUTO_TEST_CASE(a_plan_reaches_its_places_by_one_copy) {
   BOOST_TEST(row.seed == 99);
 }
 
+BOOST_AUTO_TEST_CASE(short_tables_of_a_plan_go_to_the_long_rows_of_the_arena) {
+  counting_operations backend;
+  model::step_inputs inputs(small_limits(), backend.memory());
+  auto plan = two_sequences();
+  plan.max_blocks_per_sequence = 3;
+  plan.block_tables = {1, 4, 5, 2, 0, 0};
+  inputs.load(backend, plan);
+  const auto& tables = inputs.views().sequences.block_tables;
+  BOOST_TEST(read(tables.at(0), 3) == (std::vector<int32_t>{1, 4, 5}));
+  BOOST_TEST(read(tables.at(1), 3) == (std::vector<int32_t>{2, 0, 0}));
+}
+
 BOOST_AUTO_TEST_CASE(padding_of_the_bucket_reads_no_row_and_writes_no_slot) {
   counting_operations backend;
   model::step_inputs inputs(small_limits(), backend.memory());

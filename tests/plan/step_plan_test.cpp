@@ -87,7 +87,7 @@ const std::vector<damage> damages = {
      "query_start has 0 entries, expected 3"},
     {"sampling count", [](auto& p) { p.sampling.clear(); }, "sampling has 0 entries, expected 2"},
     {"table width", [](auto& p) { p.max_blocks_per_sequence = 5; },
-     "max_blocks_per_sequence is 5, expected 4"},
+     "max_blocks_per_sequence is 5, expected 1 to 4"},
     {"table count", [](auto& p) { p.block_tables.pop_back(); },
      "block_tables has 7 entries, expected 8"},
     {"query start", [](auto& p) { p.query_start[0] = 1; }, "query_start[0] is 1, expected 0"},
