@@ -28,8 +28,8 @@ class error : public std::runtime_error {
   std::vector<std::string> faults_;
 };
 
-/// Throws all `faults` as one error, if there are any. Of more than `shown_max` only so many are kept,
-/// and a last line that counts the others.
+/// Throws all `faults` as one error, if there are any. Of more than `shown_max` only so many are
+/// kept, and a last line that counts the others.
 inline void throw_if_any(std::vector<std::string> faults, size_t shown_max = 100) {
   if (faults.empty()) return;
   if (faults.size() > shown_max) {

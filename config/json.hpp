@@ -18,10 +18,10 @@ class json_error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// A parsed JSON value. Immutable, cheap to copy (shares the document). Depth is at most 64, text is
-/// valid UTF-8 without lone surrogates, object keys are unique, numbers are finite: anything else
-/// was refused while parsing. Integers from -2^63 to 2^64 - 1 are exact; a number with a fraction is
-/// never an integer.
+/// A parsed JSON value. Immutable, cheap to copy (shares the document). Depth is at most 64, text
+/// is valid UTF-8 without lone surrogates, object keys are unique, numbers are finite: anything
+/// else was refused while parsing. Integers from -2^63 to 2^64 - 1 are exact; a number with a
+/// fraction is never an integer.
 class json_value {
  public:
   enum class kind : uint8_t { null, boolean, integer, real, string, array, object };
@@ -54,9 +54,9 @@ class json_value {
   const void* node_;
 };
 
-/// Parses one document, an object or an array. Throws json_error for syntax, depth over 64, duplicate
-/// keys, numbers that are not finite or not 64-bit integers, invalid UTF-8 and trailing text. Copies
-/// `text` once and its strings once more.
+/// Parses one document, an object or an array. Throws json_error for syntax, depth over 64,
+/// duplicate keys, numbers that are not finite or not 64-bit integers, invalid UTF-8 and trailing
+/// text. Copies `text` once and its strings once more.
 json_value parse_json(std::string_view text);
 
 /// Appends `text` as a quoted JSON string. `text` must be valid UTF-8.

@@ -135,8 +135,8 @@ struct checkpoint_config {
 model_config parse_model_config(std::string_view json, const std::string& origin);
 
 /// Parses the two preprocessor files; an empty `video_json` means the file is absent and the
-/// processor class's own defaults apply. `origin` ("folder/", or empty) goes before the file names in
-/// messages. Throws config::error with every fault of both.
+/// processor class's own defaults apply. `origin` ("folder/", or empty) goes before the file names
+/// in messages. Throws config::error with every fault of both.
 preprocessor_config parse_preprocessor_config(std::string_view image_json,
                                               std::string_view video_json,
                                               const std::string& origin);

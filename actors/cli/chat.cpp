@@ -114,7 +114,7 @@ struct chat_options {
 
 int chat(const chat_options& options) {
   const auto loaded = options.settings.load();
-  const auto checkpoint = config::read_checkpoint_config(loaded.value.model.path);
+  const auto checkpoint = config::read_checkpoint_config(loaded.value);
   plan::sampling_params sampling;
   sampling.temperature = options.temperature;
   sampling.seed = loaded.value.model.seed;

@@ -25,7 +25,7 @@ struct generate_options {
 
 int generate(const generate_options& options) {
   const auto loaded = options.settings.load();
-  const auto checkpoint = config::read_checkpoint_config(loaded.value.model.path);
+  const auto checkpoint = config::read_checkpoint_config(loaded.value);
   auto request = std::make_shared<actors::completion_request>();
   request->id = actors::next_request_id();
   for (const auto& image : options.images)

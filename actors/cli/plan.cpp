@@ -61,7 +61,7 @@ void print_room(const config::text_config& text, const model::engine_limits& lim
 
 config::checkpoint_config checkpoint_of(const plan_options& options, const config::engine_config& engine) {
   if (!options.shape.empty()) return shape_checkpoint(config::named_model_config(options.shape));
-  auto checkpoint = config::read_checkpoint_config(engine.model.path);
+  auto checkpoint = config::read_checkpoint_config(engine);
   model::check_tensors(model::safetensors_folder(checkpoint.folder), checkpoint.model);
   return checkpoint;
 }

@@ -18,7 +18,7 @@ http::server_options options_of(const config::engine_config& config) {
 }
 
 http::served_model model_of(const config::engine_config& config) {
-  const auto checkpoint = config::read_checkpoint_config(config.model.path);
+  const auto checkpoint = config::read_checkpoint_config(config);
   auto tokenizer = std::make_shared<const model::tokenizer>(
       model::tokenizer::load(checkpoint.folder / "tokenizer.json"));
   return http::make_served_model(config, checkpoint, model::find_template_kind(checkpoint.folder),

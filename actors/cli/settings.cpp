@@ -18,11 +18,18 @@ void setting_options::add_to(CLI::App& command) {
     const auto remember = [this, key = setting.key](const std::string& value) {
       flags_.emplace_back(key, value);
     };
-    if (setting.boolean)
-      command.add_flag_callback(names, [remember] { remember("true"); }, help)->group("Settings");
-    else
+    if (!setting.boolean) {
       command.add_option_function<std::string>(names, remember, help)
+          ->trigger_on_parse()  // a flag that is repeated is remembered each time
           ->type_name("VALUE")
+          ->group("Settings");
+      continue;
+    }
+    command.add_flag_callback(names, [remember] { remember("true"); }, help)->group("Settings");
+    if (!setting.off_flags.empty())
+      command
+          .add_flag_callback(fmt::format("{}", fmt::join(setting.off_flags, ",")),
+                             [remember] { remember("false"); }, "the opposite")
           ->group("Settings");
   }
 }
