@@ -15,7 +15,8 @@ from harness import FIXTURES, Report, Server, case_messages, reference_cases, wa
 
 def run(server, case):
     body = server.chat(case_messages(case), max_tokens=len(case["generated_ids"]), return_token_ids=True, temperature=0)
-    return body["prompt_token_ids"], body["choices"][0]["token_ids"], body["usage"]
+    choice = body["choices"][0]
+    return choice["prompt_token_ids"], choice["token_ids"], body["usage"]
 
 
 def expect(report, name, case, found):
@@ -47,7 +48,7 @@ def check_chunks(name, ranks, isolation, report, cases):
     """Prompts cut into chunks of 17 and of 1 token, cold, several at a time."""
     for chunk in (17, 1):
         flags = ("--dtype", "float32", "--tp", ranks, "--isolation", isolation, "--max-num-batched-tokens", chunk,
-                 "--max-num-seqs", 1 if chunk == 1 else 4, "--mask-unused-tokens", "false")
+                 "--max-num-seqs", 1 if chunk == 1 else 4, "--no-mask-unused-tokens")
         few = cases if chunk == 17 else [c for c in cases if len(c["prompt_ids"]) < 60]
         with Server(FIXTURES / name, *flags) as server:
             for case in few:
@@ -68,7 +69,7 @@ def main():
     name, ranks, isolation = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     report = Report(f"reference {name}, {ranks} ranks as {isolation}")
     cases = reference_cases(name)
-    flags = ("--dtype", "float32", "--tp", ranks, "--isolation", isolation, "--mask-unused-tokens", "false")
+    flags = ("--dtype", "float32", "--tp", ranks, "--isolation", isolation, "--no-mask-unused-tokens")
     with Server(FIXTURES / name, *flags) as server:
         check_passes(server, report, cases)
         check_prefix_inside_picture(server, report, cases)

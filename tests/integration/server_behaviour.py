@@ -231,7 +231,7 @@ def poisoned_weights(report):
         at = 8 + length + entry["data_offsets"][0] + poisoned * width * 2
         data[at:at + width * 2] = b"\xc0\x7f" * width
         open(path, "wb").write(data)
-        with Server(folder, "--dtype", "float32", "--mask-unused-tokens", "false") as server:
+        with Server(folder, "--dtype", "float32", "--no-mask-unused-tokens") as server:
             for _ in range(3):
                 status, _, body = server.request("POST", "/v1/chat/completions",
                                                  {"messages": case_messages(case), "max_tokens": 4, "temperature": 0})
