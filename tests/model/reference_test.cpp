@@ -50,6 +50,15 @@ const std::vector<setting> all_settings{{"tiny", 1},    {"tiny", 2}, {"tiny", 4}
                                         {"dense72", 2}, {"moe", 1},  {"moe", 2}};
 const std::vector<const char*> all_checkpoints{"tiny", "dense72", "moe"};
 
+/// A dtype that a test's name can show.
+struct printed_dtype {
+  gpu::dtype type;
+};
+std::ostream& operator<<(std::ostream& out, printed_dtype value) {
+  return out << (value.type == gpu::dtype::f32 ? "f32" : "bf16");
+}
+const std::vector<printed_dtype> all_activations{{gpu::dtype::f32}, {gpu::dtype::bf16}};
+
 reference_set reference_of(const std::string& checkpoint) {
   return reference_set("ref-" + checkpoint);
 }
@@ -181,9 +190,12 @@ BOOST_DATA_TEST_CASE(every_case_equals_the_reference_in_every_chunking, all_sett
   step_builder builder(group.limits());
   for (const auto& example : set.cases) {
     const staged_case staged = stage(group, example, first_pool_row);
+    std::vector<float> whole_logits;
     for (const int32_t chunk : {whole_prompt, 17, 1}) {
       const answer found = play(group, builder, staged, chunk);
+      if (chunk == whole_prompt) whole_logits = found.prompt_logits;
       BOOST_TEST_CONTEXT(example.name << " in chunks of " << chunk) {
+        BOOST_TEST((found.prompt_logits == whole_logits));  // to the last bit
         BOOST_TEST(largest_difference(found.prompt_logits,
                                       set.tensors.at(example.name + ".last_logits").values) <
                    tolerance_f32);
@@ -221,6 +233,45 @@ BOOST_DATA_TEST_CASE(all_cases_at_once_equal_the_reference, all_settings, settin
   for (size_t i = 0; i < sequences.size(); ++i) BOOST_TEST_CONTEXT(set.cases[i].name)
   BOOST_TEST(builder.generated(sequences[i]) == set.cases[i].generated_ids,
              boost::test_tools::per_element());
+}
+
+// Stronger than equal tokens: not one bit of a request's logits depends on its neighbours, its
+// chunks or its buckets. It is what makes a request's answer reproducible under load.
+BOOST_DATA_TEST_CASE(logits_are_the_same_bits_alone_and_in_a_mix,
+                     boost::unit_test::data::make(all_checkpoints) * all_activations, checkpoint,
+                     activation) {
+  const reference_set set = reference_of(checkpoint);
+  runner_group group({.checkpoint = checkpoint, .activation = activation.type});
+  step_builder builder(group.limits());
+  std::vector<int32_t> sequences;
+  std::vector<std::vector<float>> alone;
+  int32_t next_row = 0;
+  for (const auto& example : set.cases) {
+    const staged_case staged = stage(group, example, next_row);
+    next_row += static_cast<int32_t>(staged.rows.size());
+    const int32_t sequence = builder.add(staged.prompt, staged.rows);
+    builder.advance(sequence, whole_prompt);
+    builder.complete(group.run(builder.build()));
+    alone.push_back(group.logits(0));
+    builder.remove(sequence);
+    sequences.push_back(builder.add(staged.prompt, staged.rows));
+  }
+  size_t compared = 0;
+  while (compared < sequences.size()) {
+    std::vector<size_t> sampled;
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      if (builder.pending(sequences[i]) <= 13) sampled.push_back(i);
+      builder.advance(sequences[i], 13);
+    }
+    builder.complete(group.run(builder.build()));
+    for (size_t row = 0; row < sampled.size(); ++row) {
+      const size_t i = sampled[row];
+      if (builder.generated(sequences[i]).size() != 1) continue;
+      BOOST_TEST_CONTEXT(set.cases[i].name)
+      BOOST_TEST((group.logits(static_cast<int32_t>(row)) == alone[i]));
+      ++compared;
+    }
+  }
 }
 
 BOOST_DATA_TEST_CASE(bf16_logits_are_near_the_reference, all_settings, setting) {
