@@ -23,8 +23,9 @@ static_assert(3 * tokenizer::text_bytes_max <= byte_pair_merges::word_bytes_max)
 }  // namespace
 
 tokenizer tokenizer::load(const std::filesystem::path& tokenizer_json) {
-  const auto text = config::read_checkpoint_file(
-      tokenizer_json.parent_path(), tokenizer_json.filename().string(), file_bytes_max);
+  const auto folder = tokenizer_json.has_parent_path() ? tokenizer_json.parent_path() : ".";
+  const auto text =
+      config::read_checkpoint_file(folder, tokenizer_json.filename().string(), file_bytes_max);
   return parse(text, tokenizer_json.string());
 }
 

@@ -6,6 +6,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <algorithm>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -120,6 +121,47 @@ void for_each_case(Check check) {
   }
 }
 
+/// Seeded conversations of random bytes, about one picture and one clip.
+class chat_maker {
+ public:
+  explicit chat_maker(uint32_t seed) : random_(seed) {}
+
+  static std::vector<media_item> media() { return {picture(4, 2), clip(3, 2.0, {2, 2, 2})}; }
+
+  chat_prompt chat() {
+    chat_prompt chat;
+    for (auto turns = below(6); turns > 0; --turns) chat.messages.push_back(message());
+    if (below(3) == 0) chat.tools.push_back(bytes());
+    chat.add_vision_id = below(2) == 0;
+    return chat;
+  }
+
+ private:
+  uint64_t below(uint64_t bound) { return random_() % bound; }
+
+  std::string bytes() {
+    std::string out;
+    for (auto left = below(30); left > 0; --left) out.push_back(static_cast<char>(below(256)));
+    return out;
+  }
+
+  chat_message message() {
+    chat_message message;
+    message.role = static_cast<chat_role>(below(4));
+    for (auto parts = below(4); parts > 0; --parts) message.content.push_back(part());
+    if (below(2) == 0) message.tool_calls.push_back({bytes(), bytes()});
+    if (below(2) == 0) message.reasoning_content = bytes();
+    return message;
+  }
+
+  content_part part() {
+    if (below(2) == 0) return text_part{bytes()};
+    return below(2) == 0 ? media_part{0, false} : media_part{1, true};
+  }
+
+  std::mt19937 random_;
+};
+
 int64_t count(const plan::prompt& prompt, int32_t id) {
   return std::count(prompt.token_ids.begin(), prompt.token_ids.end(), id);
 }
@@ -229,6 +271,20 @@ BOOST_AUTO_TEST_CASE(user_text_adds_no_special_token_and_moves_no_span) {
   const auto first = static_cast<size_t>(attacked.spans[0].first_token);
   BOOST_TEST(attacked.token_ids[first] == tiny().config.model.image_token_id);
   BOOST_TEST(attacked.token_ids[first - 1] == tiny().config.model.vision_start_token_id);
+}
+
+BOOST_AUTO_TEST_CASE(any_bytes_in_any_turn_make_a_prompt) {
+  chat_maker maker(1);
+  for (int32_t round = 0; round < 1000; ++round) {
+    const auto kind = round % 2 == 0 ? template_kind::instruct : template_kind::thinking;
+    const auto prompt =
+        build_prompt(maker.chat(), kind, maker.media(), tiny().tokenizer, tiny().config);
+    int64_t visual_tokens = 0;
+    for (const auto& span : prompt.spans) visual_tokens += span.num_tokens;
+    BOOST_TEST(visual_tokens == count(prompt, tiny().config.model.image_token_id) +
+                                    count(prompt, tiny().config.model.video_token_id));
+    BOOST_TEST(prompt.positions[2].size() == prompt.token_ids.size());
+  }
 }
 
 BOOST_AUTO_TEST_CASE(thousands_of_pictures_bind_by_place) {
