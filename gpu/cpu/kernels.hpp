@@ -156,6 +156,10 @@ struct kernel_table {
   void (*add_scaled)(float* accumulator, const float* row, float weight, int64_t width);
   /// The largest value, or NaN if any is NaN or infinite.
   float (*largest_finite)(const float* values, int64_t count);
+  /// The first place of the largest value; no value may be NaN.
+  int64_t (*place_of_largest)(const float* values, int64_t count);
+  /// output = input, -infinity where the mask is 0.
+  void (*copy_masked)(float* output, const float* input, const uint8_t* mask, int64_t count);
   /// Sum of exp(scale * (value - origin)).
   double (*sum_exp)(const float* values, int64_t count, float origin, float scale);
 };

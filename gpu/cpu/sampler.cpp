@@ -14,8 +14,10 @@ constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
 /// Logits after bias and penalties, -infinity where a token may not be taken.
 class adjusted_logits {
  public:
-  adjusted_logits(const sampler_input& input, std::span<float> memory) : logits_(memory) {
-    std::copy(input.logits.begin(), input.logits.end(), logits_.begin());
+  adjusted_logits(const kernel_table& kernels, const sampler_input& input, std::span<float> memory)
+      : logits_(memory) {
+    kernels.copy_masked(logits_.data(), input.logits.data(), input.token_mask.data(),
+                        static_cast<int64_t>(input.logits.size()));
     bool late_is_new = input.late_token >= 0;
     for (plan::logit_adjustment entry : input.adjustments) {
       if (entry.token == input.late_token) {
@@ -25,8 +27,6 @@ class adjusted_logits {
       adjust(input.settings, entry);
     }
     if (late_is_new) adjust(input.settings, with_one_more({.token = input.late_token}));
-    for (size_t i = 0; i < logits_.size(); ++i)
-      if (input.token_mask[i] == 0) logits_[i] = minus_infinity;
   }
 
   std::span<float> values() const { return logits_; }
@@ -84,8 +84,9 @@ std::span<int32_t> best_ids(std::span<const float> values, int64_t count, std::s
   return ids.first(wanted);
 }
 
-int32_t best_id(std::span<const float> values) {
-  return static_cast<int32_t>(std::max_element(values.begin(), values.end()) - values.begin());
+int32_t best_id(const kernel_table& kernels, std::span<const float> values) {
+  return static_cast<int32_t>(
+      kernels.place_of_largest(values.data(), static_cast<int64_t>(values.size())));
 }
 
 /// Relative probabilities: exp((logit - peak) / temperature).
@@ -116,7 +117,28 @@ size_t nucleus_size(const distribution& law, std::span<const float> values,
   return ids.size();
 }
 
-/// The tokens that top-k and top-p leave, best first.
+/// Moves the best ids that it takes to hold `mass` to the front and returns them, in no order.
+/// Halves the undecided ones until one is left: linear time, where sorting a flat distribution is
+/// not.
+std::span<int32_t> select_nucleus(const distribution& law, std::span<const float> values,
+                                  std::span<int32_t> ids, double mass) {
+  size_t first = 0, last = ids.size();  // ids before `first` are in, from `last` on out
+  while (last - first > 1) {
+    const size_t middle = first + (last - first) / 2;
+    const auto at = [&](size_t i) { return ids.begin() + static_cast<int64_t>(i); };
+    std::nth_element(at(first), at(middle), at(last), better_in(values));
+    const double better_half = total_weight(law, values, ids.subspan(first, middle - first));
+    if (better_half >= mass) {
+      last = middle;
+    } else {
+      mass -= better_half;
+      first = middle;
+    }
+  }
+  return ids.first(last);
+}
+
+/// The tokens that top-k and top-p leave.
 std::span<int32_t> truncate(const kernel_table& kernels, const distribution& law,
                             const plan::sampling_row& settings, std::span<const float> values,
                             std::span<int32_t> memory) {
@@ -128,15 +150,15 @@ std::span<int32_t> truncate(const kernel_table& kernels, const distribution& law
   }
   const double mass =
       top_p * kernels.sum_exp(values.data(), vocab, law.peak, law.inverse_temperature);
-  // A nucleus is mostly small: sort few, and more only when they do not hold the mass.
-  constexpr int64_t first_guess = 256, growth = 8;
-  for (int64_t guess = first_guess; guess < vocab; guess *= growth) {
-    const auto ids = best_ids(values, guess, memory);
+  // A nucleus is mostly small: a few sorted ids hold it.
+  constexpr int64_t first_guess = 256;
+  if (first_guess < vocab) {
+    const auto ids = best_ids(values, first_guess, memory);
     const size_t size = nucleus_size(law, values, ids, mass);
     if (size < ids.size()) return ids.first(size);
   }
-  const auto ids = best_ids(values, vocab, memory);
-  return ids.first(nucleus_size(law, values, ids, mass));
+  std::iota(memory.begin(), memory.end(), 0);
+  return select_nucleus(law, values, memory, mass);
 }
 
 /// The id at which the running weight, in the order of `ids`, passes `random` of the whole.
@@ -166,7 +188,7 @@ int32_t draw_from_all(const kernel_table& kernels, const distribution& law,
   for (size_t start = 0; start < values.size(); start += stretch)
     total += weight_of(part_at(start));
   double left = random * total;
-  int32_t last = best_id(values);
+  int32_t last = best_id(kernels, values);
   for (size_t start = 0; start < values.size(); start += stretch) {
     const auto part = part_at(start);
     const double weight = weight_of(part);
@@ -187,20 +209,24 @@ int32_t draw_from_all(const kernel_table& kernels, const distribution& law,
 
 int32_t draw_token(const kernel_table& kernels, const plan::sampling_row& settings,
                    std::span<float> values, std::span<int32_t> ids) {
-  const distribution law{values[static_cast<size_t>(best_id(values))], 1 / settings.temperature};
+  const distribution law{values[static_cast<size_t>(best_id(kernels, values))],
+                         1 / settings.temperature};
   const double random = uniform_random(settings.seed, static_cast<uint64_t>(settings.position));
-  const float floor = settings.min_p > 0
-                          ? law.peak + settings.temperature * std::log(settings.min_p)
-                          : minus_infinity;
+  const float floor = settings.min_p > 0 ? law.peak + settings.temperature *
+                                                          std::log(std::min(settings.min_p, 1.0F))
+                                         : minus_infinity;
   const auto too_unlikely = [&](float logit) { return logit < floor; };
   if (settings.top_k <= 0 && settings.top_p >= 1) {
     std::replace_if(values.begin(), values.end(), too_unlikely, minus_infinity);
     return draw_from_all(kernels, law, values, random);
   }
-  auto kept = truncate(kernels, law, settings, values, ids);
-  while (kept.size() > 1 && too_unlikely(values[static_cast<size_t>(kept.back())]))
-    kept = kept.first(kept.size() - 1);
-  return draw(law, values, kept, random);
+  const auto kept = truncate(kernels, law, settings, values, ids);
+  // In the order of ids: the draw does not depend on how the set was found.
+  const auto end = std::remove_if(kept.begin(), kept.end(), [&](int32_t id) {
+    return too_unlikely(values[static_cast<size_t>(id)]);
+  });
+  std::sort(kept.begin(), end);
+  return draw(law, values, kept.first(static_cast<size_t>(end - kept.begin())), random);
 }
 
 void write_logprobs(const kernel_table& kernels, const sampler_input& input, float peak,
@@ -247,11 +273,12 @@ void sample_row(const kernel_table& kernels, const sampler_input& input,
   const float peak =
       kernels.largest_finite(input.logits.data(), static_cast<int64_t>(input.logits.size()));
   if (!std::isfinite(peak)) return;
-  const adjusted_logits adjusted(input, scratch.logits);
+  const adjusted_logits adjusted(kernels, input, scratch.logits);
   const auto values = adjusted.values();
-  const int32_t best = best_id(values);
+  const int32_t best = best_id(kernels, values);
   if (values[static_cast<size_t>(best)] == minus_infinity) return;
-  result.token = input.settings.temperature > 0
+  // Below the smallest normal number a temperature has no finite inverse, and its limit is greedy.
+  result.token = input.settings.temperature >= std::numeric_limits<float>::min()
                      ? draw_token(kernels, input.settings, values, scratch.ids)
                      : best;
   if (input.settings.num_logprobs >= 0) write_logprobs(kernels, input, peak, scratch.ids, result);

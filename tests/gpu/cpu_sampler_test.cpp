@@ -300,6 +300,31 @@ BOOST_AUTO_TEST_CASE(a_large_vocabulary_is_drawn_from_whole_and_in_part) {
   for (const auto& [id, count] : draw(settings, flat, 3000)) BOOST_TEST(id < 3073);
 }
 
+BOOST_AUTO_TEST_CASE(settings_at_the_edge_still_give_the_likeliest_token) {
+  sampling_row settings;
+  settings.seed = 8;
+  const auto always_the_best = [&] {
+    const auto counts = draw(settings, ten_logits, 50);
+    return counts.size() == 1 && counts.begin()->first == 0;
+  };
+  for (const float temperature : {1e-45F, 1e-38F, 1e-30F, 1e-3F}) {
+    settings.temperature = temperature;
+    BOOST_TEST(always_the_best());
+    settings.top_p = 0.5F;
+    BOOST_TEST(always_the_best());
+    settings.top_p = 1;
+  }
+  settings.temperature = 1;
+  settings.min_p = 2;
+  BOOST_TEST(always_the_best());
+  settings.min_p = 0;
+  settings.top_p = 0;
+  BOOST_TEST(always_the_best());
+  settings.top_p = 1;
+  settings.top_k = 1;
+  BOOST_TEST(always_the_best());
+}
+
 BOOST_AUTO_TEST_CASE(random_numbers_depend_on_seed_and_position_alone) {
   BOOST_TEST(uniform_random(1, 2) == uniform_random(1, 2));
   BOOST_TEST(uniform_random(1, 2) != uniform_random(2, 2));

@@ -231,6 +231,28 @@ inline float largest_finite(const float* values, int64_t count) {
   return result + scalar_poison;
 }
 
+inline int64_t place_of_largest(const float* values, int64_t count) {
+  vfloat peaks = broadcast(-__builtin_inff());
+  int64_t offset = 0;
+  for (; offset + lanes <= count; offset += lanes)
+    peaks = larger(load(values + offset, full{}), peaks);
+  float peak = largest(peaks);
+  for (; offset < count; ++offset) peak = values[offset] > peak ? values[offset] : peak;
+  int64_t place = 0;
+  while (place + 1 < count && values[place] != peak) ++place;
+  return place;
+}
+
+inline void copy_masked(float* output, const float* input, const uint8_t* mask, int64_t count) {
+  for_vectors(count, [&](int64_t i, auto n) {
+    using vmask [[gnu::vector_size(lanes)]] = uint8_t;
+    vmask bytes{};
+    __builtin_memcpy(&bytes, mask + i, static_cast<size_t>(n));
+    const vint allowed = __builtin_convertvector(bytes, vint) != 0;
+    store(output + i, select(allowed, load(input + i, n), broadcast(-__builtin_inff())), n);
+  });
+}
+
 inline double sum_exp(const float* values, int64_t count, float origin, float scale) {
   // In double per stretch: fp32 would lose the tail of a large vocabulary.
   constexpr int64_t stretch = 256 * lanes;

@@ -38,6 +38,8 @@ extern constinit const kernel_table kernels = {
     .bf16 = kernels_for<bfloat16>,
     .add_scaled = add_scaled,
     .largest_finite = largest_finite,
+    .place_of_largest = place_of_largest,
+    .copy_masked = copy_masked,
     .sum_exp = sum_exp,
 };
 
