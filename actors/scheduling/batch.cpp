@@ -57,11 +57,7 @@ void step_planner::state::draft_decodes() {
 }
 
 const request_state* step_planner::state::first_postponed() const {
-  // One that still lacks a block is not certain to be in this step: nothing is kept back for it.
-  const auto first = std::ranges::find_if(running, [&](const auto* request) {
-    return request->postponed &&
-           blocks_for(request->total_tokens(), pool.block_size()) <= request->blocks.size();
-  });
+  const auto first = std::ranges::find_if(running, &request_state::postponed);
   return first == running.end() ? nullptr : *first;
 }
 

@@ -66,6 +66,7 @@ admission_result step_planner::state::refuse_if_full(const request_state& reques
 }
 
 void step_planner::state::enqueue(request_state& request) {
+  request.postponed = false;
   find_prefix(request);
   if (lacks_rows(request)) {
     request.phase = request_phase::waiting_for_media;

@@ -159,6 +159,25 @@ BOOST_AUTO_TEST_CASE(a_protected_request_comes_back_only_if_all_older_ones_can_f
   BOOST_TEST(planner().statistics().preemptions == 1);
 }
 
+// 2 waits for room for its adjustments; then 1 takes its blocks. What was kept back for 2 is 1's to use.
+BOOST_AUTO_TEST_CASE(nothing_is_kept_back_for_a_request_that_was_preempted) {
+  limits.plan.num_blocks = 5;
+  limits.plan.max_adjustments = 13;  // one request's, never two
+  for (const request_id id : {1, 2}) {
+    auto request = text_request(id, 3, 10);
+    request.sampling.repetition_penalty = 2;
+    BOOST_REQUIRE(!submit(std::move(request)).rejected);
+  }
+  int32_t token = 800;
+  while (can_plan()) {
+    BOOST_TEST(planned.back().adjustments.size() <= 13U);
+    complete(++token);
+  }
+  BOOST_TEST(planner().statistics().preemptions >= 1);
+  BOOST_TEST(tokens_of(1).size() == 10U);
+  BOOST_TEST(tokens_of(2).size() == 10U);
+}
+
 BOOST_AUTO_TEST_CASE(a_preempted_picture_is_asked_for_again_unless_it_is_cached) {
   for (const bool cached : {false, true}) {
     small_pool world;
