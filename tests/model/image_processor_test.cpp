@@ -6,9 +6,10 @@
 #include <boost/test/unit_test.hpp>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <random>
+#include <utility>
+#include <vector>
 
 namespace troupe::model {
 using namespace troupe::testing;
@@ -38,75 +39,75 @@ std::vector<int> red_channel(const rgb_image& image) {
   return values;
 }
 
-/// One output value of the specified filter, written from its definition: no tables, one sample at
-/// a time. `at(j)` is input j of `inputs`.
-template <class At>
-uint8_t filtered(int32_t output, int32_t inputs, int32_t outputs, int32_t precision, At at) {
-  const double scale = static_cast<double>(inputs) / outputs;
-  const double stretch = std::max(scale, 1.0);
-  const double center = scale * (output + 0.5);
-  const int begin = std::max(static_cast<int>(center - 2 * stretch + 0.5), 0);
-  const int end = std::min(static_cast<int>(center + 2 * stretch + 0.5), inputs);
-  const auto weight = [&](int j) {
-    const double x = std::abs((j - center + 0.5) * (1 / stretch));
-    return x < 1 ? (1.5 * x - 2.5) * x * x + 1 : x < 2 ? (((x - 5) * x + 8) * x - 4) * -0.5 : 0;
-  };
-  double sum = 0;
-  for (int j = begin; j < end; ++j) sum += weight(j);
-  int64_t total = int64_t{1} << (precision - 1);
-  for (int j = begin; j < end; ++j)
-    total += std::llround(weight(j) / sum * std::exp2(precision)) * at(j);
-  return static_cast<uint8_t>(std::clamp<int64_t>(total >> precision, 0, 255));
-}
+/// The specified filter, written from its definition: which inputs make an output, and how much.
+struct reference_taps {
+  int32_t begin = 0;
+  std::vector<double> weights;
 
-/// The precision follows from the largest weight, which an impulse at each input finds.
-int32_t precision_of(int32_t inputs, int32_t outputs) {
-  double largest = 0;
-  const double scale = static_cast<double>(inputs) / outputs;
-  const double stretch = std::max(scale, 1.0);
-  for (int32_t i = 0; i < outputs; ++i) {
-    const double center = scale * (i + 0.5);
-    const int begin = std::max(static_cast<int>(center - 2 * stretch + 0.5), 0);
-    const int end = std::min(static_cast<int>(center + 2 * stretch + 0.5), inputs);
-    double sum = 0, most = 0;
-    for (int j = begin; j < end; ++j) {
+  reference_taps(int32_t output, int32_t inputs, int32_t outputs) {
+    const double scale = static_cast<double>(inputs) / outputs;
+    const double stretch = std::max(scale, 1.0);
+    const double center = scale * (output + 0.5);
+    begin = std::max(static_cast<int32_t>(center - 2 * stretch + 0.5), 0);
+    const int32_t end = std::min(static_cast<int32_t>(center + 2 * stretch + 0.5), inputs);
+    double sum = 0;
+    for (int32_t j = begin; j < end; ++j) {
       const double x = std::abs((j - center + 0.5) * (1 / stretch));
-      const double w = x < 1   ? (1.5 * x - 2.5) * x * x + 1
-                       : x < 2 ? (((x - 5) * x + 8) * x - 4) * -0.5
-                               : 0;
-      sum += w;
-      most = std::max(most, w);
+      weights.push_back(x < 1   ? (1.5 * x - 2.5) * x * x + 1
+                        : x < 2 ? (((x - 5) * x + 8) * x - 4) * -0.5
+                                : 0);
+      sum += weights.back();
     }
-    largest = std::max(largest, most / sum);
+    for (double& weight : weights) weight /= sum;
   }
+};
+
+int32_t reference_precision(int32_t inputs, int32_t outputs) {
+  double largest = 0;
+  for (int32_t i = 0; i < outputs; ++i)
+    for (const double weight : reference_taps(i, inputs, outputs).weights)
+      largest = std::max(largest, weight);
   int32_t precision = 0;
   while (precision < 22 && static_cast<int64_t>(0.5 + largest * std::exp2(precision + 1)) < 32768)
     ++precision;
   return precision;
 }
 
-rgb_image reference_resize(const rgb_image& input, image_size output) {
-  rgb_image wide = input;
-  if (input.width != output.width) {
-    const int precision = precision_of(input.width, output.width);
-    wide = {output.width, input.height,
-            std::vector<uint8_t>(size_t(3) * output.width * input.height)};
-    for (size_t i = 0; i < wide.pixels.size(); ++i) {
-      const auto x = static_cast<int32_t>(i / 3 % output.width);
-      const size_t row = i / 3 / output.width * input.width;
-      wide.pixels[i] = filtered(x, input.width, output.width, precision,
-                                [&](int j) { return input.pixels[3 * (row + j) + i % 3]; });
-    }
+/// One axis of a picture, one value at a time: input j of the line that output value `i` lies in is
+/// `at(i, j)`, and `i` is output `output_of(i)` of its line.
+template <class OutputOf, class At>
+std::vector<uint8_t> reference_filter(size_t num_values, int32_t inputs, int32_t outputs,
+                                      OutputOf output_of, At at) {
+  const int32_t precision = reference_precision(inputs, outputs);
+  std::vector<uint8_t> values;
+  for (size_t i = 0; i < num_values; ++i) {
+    const reference_taps taps(output_of(i), inputs, outputs);
+    int64_t total = int64_t{1} << (precision - 1);
+    for (size_t j = 0; j < taps.weights.size(); ++j)
+      total += std::llround(taps.weights[j] * std::exp2(precision)) * at(i, taps.begin + j);
+    values.push_back(static_cast<uint8_t>(std::clamp<int64_t>(total >> precision, 0, 255)));
   }
-  if (input.height == output.height) return wide;
-  const int precision = precision_of(input.height, output.height);
-  const size_t row_bytes = size_t(3) * output.width;
-  rgb_image result{output.width, output.height, std::vector<uint8_t>(row_bytes * output.height)};
-  for (size_t i = 0; i < result.pixels.size(); ++i)
-    result.pixels[i] =
-        filtered(static_cast<int32_t>(i / row_bytes), input.height, output.height, precision,
-                 [&](int j) { return wide.pixels[row_bytes * j + i % row_bytes]; });
-  return result;
+  return values;
+}
+
+rgb_image reference_resize(const rgb_image& input, image_size output) {
+  std::vector<uint8_t> wide = input.pixels;
+  const size_t row_values = size_t(3) * output.width;
+  if (input.width != output.width)
+    wide = reference_filter(
+        row_values * input.height, input.width, output.width,
+        [&](size_t i) { return static_cast<int32_t>(i / 3 % output.width); },
+        [&](size_t i, size_t j) {
+          return input.pixels[3 * (i / row_values * input.width + j) + i % 3];
+        });
+  if (input.height != output.height)
+    wide = reference_filter(
+        row_values * output.height, input.height, output.height,
+        [&](size_t i) { return static_cast<int32_t>(i / row_values); },
+        [&, columns = wide](size_t i, size_t j) {
+          return columns[row_values * j + i % row_values];
+        });
+  return {output.width, output.height, std::move(wide)};
 }
 
 }  // namespace

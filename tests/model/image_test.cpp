@@ -6,7 +6,7 @@
 #include <boost/test/data/test_case.hpp>
 #include <boost/test/unit_test.hpp>
 
-#include <chrono>
+#include <ctime>
 #include <optional>
 #include <random>
 
@@ -17,6 +17,11 @@ namespace {
 
 using reason = image_error::reason;
 constexpr int64_t megapixels_16 = 16'777'216;
+
+/// Processor time, so that a busy machine fails no test.
+double cpu_seconds() {
+  return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
+}
 
 template <class Action>
 std::optional<reason> refusal(Action action) {
@@ -209,12 +214,12 @@ BOOST_AUTO_TEST_CASE(png_wrong_checksum_of_pixels_is_refused) {
 }
 
 BOOST_AUTO_TEST_CASE(bomb_is_refused_from_its_header) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = cpu_seconds();
   BOOST_TEST(decode_refusal(make_png({50'000, 50'000}, "")).value() == reason::too_large);
   BOOST_TEST(decode_refusal(make_png({0x7FFFFFFF, 0x7FFFFFFF}, "")).value() == reason::too_large);
   BOOST_TEST(decode_refusal(encode_png(gradient(11, 10)), 109).value() == reason::too_large);
   BOOST_TEST(!decode_refusal(encode_png(gradient(11, 10)), 110));
-  BOOST_TEST((std::chrono::steady_clock::now() - start < std::chrono::milliseconds(100)));
+  BOOST_TEST(cpu_seconds() - start < 0.1);
 }
 
 BOOST_AUTO_TEST_CASE(other_formats_are_refused_by_their_magic) {
@@ -248,9 +253,9 @@ BOOST_AUTO_TEST_CASE(jpeg_with_a_flood_of_scans_is_refused_quickly) {
   const auto scan = jpeg.substr(last_scan, end - last_scan);
   const auto flooded = jpeg.substr(0, end) + repeated(scan, 5000) + jpeg.substr(end);
   BOOST_TEST(!decode_refusal(jpeg));
-  const auto start = std::chrono::steady_clock::now();
+  const double start = cpu_seconds();
   BOOST_TEST(decode_refusal(flooded).value() == reason::too_large);
-  BOOST_TEST((std::chrono::steady_clock::now() - start < std::chrono::seconds(1)));
+  BOOST_TEST(cpu_seconds() - start < 1);
 }
 
 BOOST_AUTO_TEST_CASE(animated_webp_is_refused) {
