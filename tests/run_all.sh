@@ -13,7 +13,9 @@ step() {
 }
 
 configure_and_build() {
-  cmake --preset "$1" > "/tmp/troupe-configure-$1.log" 2>&1 || { cat "/tmp/troupe-configure-$1.log"; exit 1; }
+  local log
+  log=$(mktemp)
+  cmake --preset "$1" "${@:2}" > "$log" 2>&1 || { cat "$log"; exit 1; }
   cmake --build --preset "$1" -j "$jobs" || exit 1
 }
 
@@ -22,11 +24,11 @@ configure_and_build fuzz
 step "fuzzing" ctest --test-dir build-fuzz --output-on-failure -j "$jobs"
 
 printf '\033[1m== building with AddressSanitizer and UBSan\033[0m\n'
-configure_and_build asan
+configure_and_build asan -DTROUPE_TESTS=ON
 step "tests under AddressSanitizer and UBSan" ctest --test-dir build-asan --output-on-failure -j "$jobs" -LE release_only
 
 printf '\033[1m== building the release\033[0m\n'
-configure_and_build release
+configure_and_build release -DTROUPE_TESTS=ON
 step "tests of the release" ctest --test-dir build --output-on-failure -j "$jobs"
 
 exit "$failed"
