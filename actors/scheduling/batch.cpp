@@ -41,6 +41,18 @@ bool step_planner::state::lacks_rows(const request_state& request) const {
   return request.media != media_state::held && request.visual.end_token() > prefix_tokens();
 }
 
+bool step_planner::state::is_computed_elsewhere(request_state& request) {
+  const auto next = static_cast<int32_t>(prefix.size());
+  const int32_t end = (next + 1) * pool.block_size();
+  if (!limits.prefix_cache || end >= request.known_tokens()) return false;
+  const auto& key = request.blocks.key_of(pool, request.content(), next);
+  return std::ranges::any_of(running, [&](request_state* other) {
+    return other->arrival < request.arrival && other->blocks.num_published() <= next &&
+           other->known_tokens() >= end &&
+           other->blocks.key_of(pool, other->content(), next) == key;
+  });
+}
+
 // -- who is in the step --------------------------------------------------------------------------
 
 void step_planner::state::draft_decodes() {
@@ -143,7 +155,8 @@ plan::step_plan step_planner::state::launch() {
 
 step_planner::state::admission step_planner::state::admit_from_line(request_state& request) {
   const auto outcome = admit(request);
-  if (outcome != admission::no_room) line.erase(request.arrival);
+  if (outcome == admission::admitted || outcome == admission::lacks_rows)
+    line.erase(request.arrival);
   if (outcome == admission::lacks_rows) enqueue(request);
   return outcome;
 }
@@ -153,6 +166,7 @@ step_planner::state::admission step_planner::state::admit(request_state& request
   if (blocked && blocked->arrival == request.arrival && room <= blocked->room)
     return admission::no_room;
   find_prefix(request);
+  if (is_computed_elsewhere(request)) return admission::computed_elsewhere;
   if (lacks_rows(request)) return admission::lacks_rows;
   if (blocks_to_admit(request) > blocks_available() - blocks_reserved_for_growth(request)) {
     blocked = {.arrival = request.arrival, .room = room};

@@ -65,6 +65,8 @@ struct step_planner::state {
   int32_t prefix_tokens() const;
   /// True if a token behind the cached prefix needs a visual row that the request has not got.
   bool lacks_rows(const request_state& request) const;
+  /// True if the block behind the cached prefix is being computed by an older request.
+  bool is_computed_elsewhere(request_state& request);
 
   /// The oldest request that could run is admitted before anything is drafted, if need be at the
   /// cost of younger ones.
@@ -72,7 +74,7 @@ struct step_planner::state {
   void draft_decodes();
   void draft_prefills();
   void admit_waiting();
-  enum class admission : uint8_t { admitted, lacks_rows, no_room };
+  enum class admission : uint8_t { admitted, lacks_rows, computed_elsewhere, no_room };
   admission admit(request_state& request);
   admission admit_from_line(request_state& request);
   void draft_chunk(request_state& request, int32_t num_tokens);

@@ -60,15 +60,13 @@ struct usage_counts {
   int32_t completion_tokens = 0;
 };
 
-/// What the actor around the planner must do, in order.
-///
-/// want_media: ask the encoder for the request's rows. Not sent as long as the prefix cache covers
-/// all of its pictures; sent again when a preempted request needs them once more. release_media:
-/// give the rows back, or forget the order if they never came. Each want_media is followed by
-/// exactly one release_media: no step in flight reads the rows any more.
+/// Ask the encoder for the request's visual rows. Not sent as long as the prefix cache covers all
+/// of its pictures; sent again when a preempted request needs them once more.
 struct want_media {
   request_id id;
 };
+/// Give the rows back, or forget the order if they never came: no step in flight reads them any
+/// more. Every want_media is followed by exactly one.
 struct release_media {
   request_id id;
 };
@@ -85,6 +83,7 @@ struct request_ended {
   std::string detail;  // failed: what happened; deadline: what was reached
   usage_counts usage;
 };
+/// What the actor around the planner must do, in order.
 using planner_event = std::variant<want_media, release_media, token_generated, request_ended>;
 
 struct planner_statistics {
@@ -103,16 +102,20 @@ struct planner_statistics {
 ///
 /// A request's life; every phase can also go to `ended` (cancelled, deadline, failed):
 ///
-///   submit ─► waiting_for_media ─► waiting ─► running ─► ended
-///        └──(no picture, or cached)──►▲  │        │
-///                 ▲                   │  └────────┼── (cached picture was evicted)
-///                 └───────────────────┴─ preempted◄┘
+///   submit ──► waiting_for_media ──► waiting ──► running ──► ended
+///      │              ▲              ▲  │  ▲        │
+///      │              └── evicted ───┼──┘  │        │
+///      └── no picture, or cached ────┘     └─ preempted, or group lost
 ///
 /// Order is by age and total: the oldest request that could run is part of every step that has work
 /// for it, if need be at the cost of the youngest, whose blocks are taken and whose tokens are
-/// recomputed later. After `max_preemptions` of these a request is protected: it comes back only
-/// with all blocks it may ever need, and only if every older request could still get all of its
-/// own. So the oldest always progresses and nobody is put back for ever.
+/// recomputed later. (It sits out the steps during which those blocks are still in use.) After
+/// `max_preemptions` of these a request is protected: it comes back only with all blocks it may
+/// ever need, and only if every older request could still get all of its own. So the oldest always
+/// progresses and nobody is put back for ever.
+///
+/// A request whose next block an older one is computing waits for it: equal prompts are computed
+/// once.
 ///
 /// Blocks and visual rows are given back only after every step in flight that touches them is
 /// complete, also when the request ended long before.

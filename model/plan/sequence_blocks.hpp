@@ -24,6 +24,9 @@ class sequence_blocks {
   void find_prefix(const block_pool& pool, const sequence_content& content, int32_t max_blocks,
                    std::vector<prefix_link>& chain);
 
+  /// Hash of full block `block` behind all before it. Tokens never change, so it is computed once.
+  const digest& key_of(const block_pool& pool, const sequence_content& content, int32_t block);
+
   /// Holds the blocks of `chain` as its first blocks. Only before it holds any.
   void adopt(block_pool& pool, std::span<const prefix_link> chain);
 
@@ -49,8 +52,6 @@ class sequence_blocks {
  private:
   /// Content of full block `block`; its runs live in `runs_` until the next call.
   block_content content_of(const block_pool& pool, const sequence_content& content, int32_t block);
-  /// Hash of full block `block` behind all before it. Tokens never change, so it is computed once.
-  const digest& key_of(const block_pool& pool, const sequence_content& content, int32_t block);
 
   std::vector<int32_t> blocks_;
   std::vector<prefix_link>

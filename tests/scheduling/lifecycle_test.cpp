@@ -120,13 +120,30 @@ BOOST_AUTO_TEST_CASE(an_answer_is_cached_for_the_next_turn) {
   BOOST_TEST(end_of(9)->usage.cached_tokens == 8);  // two of the answer's tokens among them
 }
 
-BOOST_AUTO_TEST_CASE(nothing_is_cached_before_it_was_computed) {
-  submit_text(1, 12, 2);
-  plan_step();
-  auto again = text_request(9, 12, 2);
-  again.prompt.token_ids = text_request(1, 12, 1).prompt.token_ids;
-  submit(std::move(again));
-  BOOST_TEST(chunk_sizes(plan_step()) == numbers({1, 12}), boost::test_tools::per_element());
+BOOST_AUTO_TEST_CASE(equal_prompts_are_computed_once_and_only_shared_when_computed) {
+  for (request_id id = 1; id <= 3; ++id) {
+    auto request = text_request(id, 14, 2);
+    request.prompt.token_ids = text_request(1, 14, 2).prompt.token_ids;
+    submit(std::move(request));
+  }
+  submit_text(4, 3, 2);  // is not held up by those that wait
+  BOOST_TEST(chunk_sizes(plan_step()) == numbers({14, 2}), boost::test_tools::per_element());
+  BOOST_TEST(chunk_sizes(plan_step()) == numbers({1, 1}), boost::test_tools::per_element());
+  complete();
+  const auto shared = plan_step();
+  BOOST_TEST(chunk_sizes(shared) == numbers({1, 2, 2}), boost::test_tools::per_element());
+  BOOST_TEST(shared.context_lengths == numbers({4, 14, 14}), boost::test_tools::per_element());
+}
+
+BOOST_AUTO_TEST_CASE(who_waits_for_an_equal_prompt_goes_on_when_that_ends_early) {
+  for (const request_id id : {1, 9}) {
+    auto request = text_request(id, 20, 2);
+    request.prompt.token_ids = text_request(1, 20, 2).prompt.token_ids;
+    submit(std::move(request));
+  }
+  BOOST_TEST(plan_step().num_sequences() == 1);
+  planner().cancel(1);
+  BOOST_TEST(chunk_sizes(plan_step()) == numbers({16}), boost::test_tools::per_element());
 }
 
 BOOST_AUTO_TEST_CASE(without_the_prefix_cache_everything_is_computed) {

@@ -159,7 +159,8 @@ BOOST_AUTO_TEST_CASE(a_protected_request_comes_back_only_if_all_older_ones_can_f
   BOOST_TEST(planner().statistics().preemptions == 1);
 }
 
-// 2 waits for room for its adjustments; then 1 takes its blocks. What was kept back for 2 is 1's to use.
+// 2 waits for room for its adjustments; then 1 takes its blocks. What was kept back for 2 is 1's to
+// use.
 BOOST_AUTO_TEST_CASE(nothing_is_kept_back_for_a_request_that_was_preempted) {
   limits.plan.num_blocks = 5;
   limits.plan.max_adjustments = 13;  // one request's, never two
