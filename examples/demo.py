@@ -103,7 +103,7 @@ def main():
     program = sys.argv[1] if len(sys.argv) > 1 else str(HERE.parent / "build/bin/troupe")
     config = sys.argv[2] if len(sys.argv) > 2 else str(HERE / "demo.toml")
     port = free_port()
-    server = subprocess.Popen([program, "serve", "--config", config, "--port", str(port), "--log-level", "warning"])
+    server = subprocess.Popen([program, "serve", "--config", config, "--port", str(port), "--log-level", "warn"])
     try:
         wait_until_ready(server, port)
         run_questions(port)
