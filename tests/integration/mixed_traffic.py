@@ -10,7 +10,7 @@ import threading
 
 from harness import FIXTURES, Report, Server, case_messages, reference_cases, wait_idle
 
-CLIENTS = 12
+CLIENTS = 20
 # Just over the 64 blocks that one request of the longest context needs, so that requests push each other out.
 KV_BLOCKS = 68
 KV_BLOCK_BYTES = 2 * 6 * 2 * 128 * 16 * 4  # keys and values, layers, heads, head_dim, tokens, float32: of all ranks
@@ -49,7 +49,7 @@ def main():
     steps = int(sys.argv[3]) if len(sys.argv) > 3 else 10_000
     report = Report(f"mixed traffic, {ranks} ranks as {isolation}")
     with Server(FIXTURES / "tiny", "--dtype", "float32", "--tp", ranks, "--isolation", isolation, "--max-num-batched-tokens", 96,
-                "--max-num-seqs", 8, "--kv-cache-memory", KV_BLOCKS * KV_BLOCK_BYTES // ranks, "--max-model-len", 1024) as server:
+                "--max-num-seqs", 16, "--kv-cache-memory", KV_BLOCKS * KV_BLOCK_BYTES // ranks, "--max-model-len", 1024) as server:
         bodies = variants()
         alone = {name: server.chat_tokens(**body) for name, body in bodies.items()}
         begin = server.metric("troupe_steps_total")
