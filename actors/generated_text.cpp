@@ -1,6 +1,7 @@
 #include "actors/generated_text.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace troupe::actors {
@@ -39,7 +40,7 @@ text_delta generated_text::push(int32_t token, plan::token_logprobs logprobs) {
   if (stopped_) return {request_->id, {}, {}};
   ++num_tokens_;
   held_tokens_.push_back({{token, std::string(tokenizer_->token_bytes(token)), std::move(logprobs)},
-                          held_text_.size(), held_text_.size(), true});
+                          std::ssize(held_text_), std::ssize(held_text_), true});
   append(detokenizer_.push(token));
   return advance(false);
 }
@@ -54,7 +55,7 @@ void generated_text::append(const std::string& text) {
   if (text.empty()) return;
   held_text_ += text;
   for (auto held = held_tokens_.rbegin(); held != held_tokens_.rend() && held->open; ++held) {
-    held->text_end = held_text_.size();
+    held->text_end = std::ssize(held_text_);
     held->open = false;
   }
 }
@@ -70,14 +71,15 @@ text_delta generated_text::advance(bool ending) {
 }
 
 void generated_text::cut_at(size_t kept_length) {
+  const auto kept = static_cast<ptrdiff_t>(kept_length);
   while (!held_tokens_.empty() &&
-         (held_tokens_.back().open || held_tokens_.back().text_begin >= kept_length))
+         (held_tokens_.back().open || held_tokens_.back().text_begin >= kept))
     held_tokens_.pop_back();
-  if (!held_tokens_.empty() && held_tokens_.back().text_end > kept_length) {
+  if (!held_tokens_.empty() && held_tokens_.back().text_end > kept) {
     // Only the last token that gave text of its own can reach over the cut: trim what lies behind it.
     auto& bytes = held_tokens_.back().token.bytes;
-    const auto behind = std::string_view(held_text_)
-                            .substr(kept_length, held_tokens_.back().text_end - kept_length);
+    const auto behind = std::string_view(held_text_).substr(
+        kept_length, static_cast<size_t>(held_tokens_.back().text_end - kept));
     if (bytes.ends_with(behind))
       bytes.resize(bytes.size() - behind.size());
     else
@@ -89,14 +91,15 @@ void generated_text::cut_at(size_t kept_length) {
 text_delta generated_text::release(size_t text_length, bool everything) {
   text_delta delta{request_->id, held_text_.substr(0, text_length), {}};
   held_text_.erase(0, text_length);
+  const auto released = static_cast<ptrdiff_t>(text_length);
   while (!held_tokens_.empty() &&
-         (everything || (!held_tokens_.front().open && held_tokens_.front().text_end <= text_length))) {
+         (everything || (!held_tokens_.front().open && held_tokens_.front().text_end <= released))) {
     delta.tokens.push_back(std::move(held_tokens_.front().token));
     held_tokens_.pop_front();
   }
   for (auto& held : held_tokens_) {
-    held.text_begin -= std::min(held.text_begin, text_length);
-    held.text_end -= std::min(held.text_end, text_length);
+    held.text_begin -= released;
+    held.text_end -= released;
   }
   return delta;
 }

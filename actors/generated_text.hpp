@@ -3,6 +3,7 @@
 #include "actors/messages.hpp"
 #include "model/tokenizer/tokenizer.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -48,8 +49,8 @@ class generated_text {
   /// comes with a later token, or has none to show.
   struct held_token {
     delta_token token;
-    size_t text_begin = 0;  // in held_text_
-    size_t text_end = 0;
+    ptrdiff_t text_begin = 0;  // in held_text_; negative if some of its text left already
+    ptrdiff_t text_end = 0;
     bool open = true;
   };
 

@@ -61,6 +61,7 @@ config::model_config model_of(const weight_source& source) {
 }
 
 std::unique_ptr<model::model_runner> make_runner(const shard_options& options,
+                                                 const backend_factory& make_backend,
                                                  const progress_report& report) {
   const auto model = model_of(options.weights);
   auto symmetric = std::make_unique<transport::symmetric_arena>(
@@ -69,19 +70,20 @@ std::unique_ptr<model::model_runner> make_runner(const shard_options& options,
   model::visual_pool pool(model, options.activation, options.limits.visual_pool_rows,
                           options.visual_pool_descriptor);
   return std::make_unique<model::model_runner>(
-      gpu::make_cpu_operations({options.num_threads}), model, options.limits,
+      make_backend(options.num_threads), model, options.limits,
       load_weights(options, model, report), std::move(symmetric), std::move(pool),
       model::runner_options{options.activation, options.eager, options.epoch, options.token_mask});
 }
 
-shard_opened open(shard_state& state, const shard_options& options, const progress_report& report) {
+shard_opened open(shard_state& state, const shard_options& options,
+                  const backend_factory& make_backend, const progress_report& report) {
   if (options.limits.vocab_size <= 0 || options.tp_size < 1 || options.tp_rank < 0 ||
       options.tp_rank >= options.tp_size)
     throw std::invalid_argument(fmt::format("a shard of rank {} of {} with a vocabulary of {}",
                                             options.tp_rank, options.tp_size,
                                             options.limits.vocab_size));
   state.runner.reset();  // the old memory goes before the new comes
-  auto runner = make_runner(options, report);
+  auto runner = make_runner(options, make_backend, report);
   const auto graphs = runner->capture([&](int32_t done, int32_t total) {
     const double share = total > 0 ? static_cast<double>(done) / total : 1;
     report({"capturing graphs", weights_percent + (ready_percent - weights_percent) * share, done,
@@ -112,11 +114,16 @@ caf::result<step_completed> run(shard_state& state, const run_step& message) {
 
 }  // namespace
 
-shard_actor::behavior_type shard(self_pointer self) {
+backend_factory cpu_backend() {
+  return [](int32_t num_threads) { return gpu::make_cpu_operations({num_threads}); };
+}
+
+shard_actor::behavior_type shard(self_pointer self, backend_factory make_backend) {
   return {
-      [self](const open_shard& message) {
+      [self, make_backend = std::move(make_backend)](const open_shard& message) {
         const auto report = report_to(self, message.options.tp_rank);
-        return guarded<shard_opened>([&] { return open(self->state, message.options, report); });
+        return guarded<shard_opened>(
+            [&] { return open(self->state, message.options, make_backend, report); });
       },
       [self](const run_step& message) {
         return guarded<step_completed>([&] { return run(self->state, message); });

@@ -2,7 +2,6 @@
 
 #include "actors/child_process.hpp"
 #include "actors/errors.hpp"
-#include "actors/shard_actor.hpp"
 #include "actors/system.hpp"
 
 #include <caf/actor_system.hpp>
@@ -13,6 +12,7 @@
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
 #include <poll.h>
+#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -98,7 +98,7 @@ struct door_state {
 /// node that started us never errs.
 shard_door_actor::behavior_type shard_door(shard_door_actor::stateful_pointer<door_state> self,
                                            std::string secret) {
-  self->state.shard = self->spawn<caf::detached>(shard);
+  self->state.shard = self->spawn<caf::detached + caf::linked>(shard, cpu_backend());
   return {[self, secret = std::move(secret)](const open_door& greeting) -> caf::result<shard_actor> {
     if (!equal_in_constant_time(greeting.secret, secret)) {
       spdlog::error("somebody connected to this shard without its secret");
@@ -213,6 +213,7 @@ std::optional<shard_process_options> parse_shard_command(int argc, const char* c
 
 int run_shard_process(const shard_process_options& options) {
   try {
+    spdlog::set_default_logger(spdlog::stderr_logger_mt(shard_command));  // output is the node's
     // Kills us when the thread that started us ends. If it ended before, we have another parent already.
     if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
       throw launch_error(fmt::format("prctl: {}", std::strerror(errno)));
@@ -235,10 +236,11 @@ shard_launcher_actor::behavior_type shard_process_launcher(launcher_pointer self
   }};
 }
 
-shard_launcher_actor::behavior_type shard_thread_launcher(shard_launcher_actor::pointer self) {
-  return {[self](const launch_shard& launch) -> shard_launched {
-    return {self->spawn<caf::detached + caf::linked>(shard), launch.symmetric_descriptors,
-            launch.visual_pool_descriptor};
+shard_launcher_actor::behavior_type shard_thread_launcher(shard_launcher_actor::pointer self,
+                                                          backend_factory make_backend) {
+  return {[self, make_backend = std::move(make_backend)](const launch_shard& launch) -> shard_launched {
+    return {self->spawn<caf::detached + caf::linked>(shard, make_backend),
+            launch.symmetric_descriptors, launch.visual_pool_descriptor};
   }};
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/engine_messages.hpp"
+#include "actors/shard_actor.hpp"
 
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
@@ -67,6 +68,7 @@ shard_launcher_actor::behavior_type shard_process_launcher(
     shard_process_launcher_options options);
 
 /// Starts a shard as a detached actor of this process. It ends with the launcher.
-shard_launcher_actor::behavior_type shard_thread_launcher(shard_launcher_actor::pointer self);
+shard_launcher_actor::behavior_type shard_thread_launcher(shard_launcher_actor::pointer self,
+                                                          backend_factory make_backend);
 
 }  // namespace troupe::actors

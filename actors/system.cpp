@@ -279,7 +279,7 @@ supervisor_options engine::state::supervise(const inner_gateway_actor& front,
 
 std::function<shard_launcher_actor(caf::actor_system&)> engine::state::launcher() const {
   if (config.parallel.isolation == config::isolation_mode::thread)
-    return [](caf::actor_system& home) { return home.spawn(shard_thread_launcher); };
+    return [](caf::actor_system& home) { return home.spawn(shard_thread_launcher, cpu_backend()); };
   shard_process_launcher_options options;
   options.program = config.parallel.shard_program.empty() ? "/proc/self/exe"
                                                           : config.parallel.shard_program;

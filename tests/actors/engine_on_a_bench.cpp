@@ -1,0 +1,344 @@
+#include "engine_on_a_bench.hpp"
+
+#include "actors/detokenizer_actor.hpp"
+#include "actors/errors.hpp"
+#include "actors/media_digest.hpp"
+#include "actors/system.hpp"
+#include "actors/tokenizer_actor.hpp"
+#include "model/prompt_builder.hpp"
+#include "support/reference_set.hpp"
+
+#include <caf/event_based_actor.hpp>
+#include <caf/send.hpp>
+#include <fmt/format.h>
+
+#include <utility>
+
+namespace troupe::testing {
+namespace {
+
+using machine_pointer = std::shared_ptr<fake_machine>;
+
+// A picture of 6 x 6 patches: 9 visual tokens.
+constexpr model::patch_grid picture_grid{1, 6, 6};
+constexpr int32_t block_size = 4;
+
+actors::media_worker_actor::behavior_type fake_media_worker(actors::media_worker_actor::pointer,
+                                                            machine_pointer machine) {
+  return {[machine](const actors::process_media& message) -> actors::media_processed {
+    ++machine->seen.pictures_processed;
+    if (machine->behave.refuse_pictures) return {{}, nullptr, machine->behave.refuse_pictures};
+    const auto& item = message.request->media.at(static_cast<size_t>(message.media_index));
+    auto patches = std::make_shared<model::patch_rows>();
+    patches->grid = item.grid;
+    patches->pixels.assign(4, 0.5F);  // only their number of bytes matters
+    return {actors::digest_encoded(item), std::move(patches), std::nullopt};
+  }};
+}
+
+struct fake_tower_state {
+  std::vector<caf::typed_response_promise<actors::media_encoded>> unanswered;
+};
+
+/// Fills the toy model's pool, at once.
+actors::vision_tower_actor::behavior_type fake_tower(
+    actors::vision_tower_actor::stateful_pointer<fake_tower_state> self, machine_pointer machine) {
+  return {
+      [](actors::open_vision_tower) { return actors::vision_tower_opened{}; },
+      [self, machine](const actors::encode_media& message) -> caf::result<actors::media_encoded> {
+        if (machine->behave.tower_fails)
+          return actors::make_error(actors::engine_error::device_failed, "the fake tower was told to fail");
+        for (const auto& job : message.jobs) {
+          machine->seen.encoded.push_back(job.digest);
+          for (size_t i = 0; i < job.rows.size(); ++i)
+            machine->pool.at(static_cast<size_t>(job.rows[i])) =
+                simulation::visual_row_value(job.digest, static_cast<int32_t>(i));
+        }
+        if (!machine->behave.tower_is_silent) return actors::media_encoded{};
+        return self->state.unanswered.emplace_back(
+            self->make_response_promise<actors::media_encoded>());
+      }};
+}
+
+struct fake_shard_state {
+  std::optional<simulation::toy_shard> model;
+  actors::shard_options options;
+  uint64_t next_step = 1;
+  std::vector<caf::typed_response_promise<actors::step_completed>> unanswered;
+};
+
+/// As strict as a real shard: runs exactly the next step of its epoch, or refuses.
+std::string refusal_of(const plan::step_plan& plan, const fake_shard_state& state) {
+  if (plan.epoch != state.options.epoch)
+    return fmt::format("epoch {}, expected {}", plan.epoch, state.options.epoch);
+  if (plan.step != state.next_step)
+    return fmt::format("step {}, expected {}", plan.step, state.next_step);
+  const auto faults = plan::faults(plan, state.options.limits);
+  return faults.empty() ? std::string{} : faults.front();
+}
+
+actors::shard_actor::behavior_type fake_shard(
+    actors::shard_actor::stateful_pointer<fake_shard_state> self, machine_pointer machine) {
+  return {
+      [self, machine](const actors::open_shard& message) {
+        const auto& options = self->state.options = message.options;
+        self->state.model.emplace(options.limits);
+        if (options.tp_rank == 0) machine->seen.epochs.push_back(options.epoch);
+        machine->seen.shards.resize(static_cast<size_t>(options.tp_size));
+        machine->seen.shards[static_cast<size_t>(options.tp_rank)] = self;
+        actors::shard_opened opened{{options.epoch, 1}};
+        if (machine->behave.graphs) opened.graphs = machine->behave.graphs(options.tp_rank, options.epoch);
+        return opened;
+      },
+      [self, machine](const actors::run_step& message) -> caf::result<actors::step_completed> {
+        auto& state = self->state;
+        if (machine->behave.shards_are_silent)
+          return state.unanswered.emplace_back(self->make_response_promise<actors::step_completed>());
+        if (auto why = refusal_of(*message.plan, state); !why.empty()) {
+          machine->seen.refused_plans.push_back(why);
+          return actors::make_error(actors::engine_error::plan_refused, why);
+        }
+        ++state.next_step;
+        machine->seen.steps += state.options.tp_rank == 0;
+        actors::step_completed completed{state.model->run(*message.plan, machine->pool, {}), 0, 0};
+        if (machine->behave.on_step)
+          return machine->behave.on_step(state.options.tp_rank, std::move(completed));
+        return completed;
+      }};
+}
+
+actors::shard_launcher_actor::behavior_type fake_launcher(actors::shard_launcher_actor::pointer self,
+                                                          machine_pointer machine) {
+  return {[self, machine](const actors::launch_shard& launch) -> actors::shard_launched {
+    return {self->spawn<caf::linked>(fake_shard, machine), launch.symmetric_descriptors,
+            launch.visual_pool_descriptor};
+  }};
+}
+
+/// A client's end: writes down what it hears.
+caf::behavior sink(caf::event_based_actor*, std::shared_ptr<answer> heard) {
+  const auto end = [heard](ending how, int32_t status, const std::string& code, const std::string& text) {
+    if (heard->ends++ > 0) return;
+    heard->end = how;
+    heard->http_status = status;
+    heard->code = code;
+    heard->message = text;
+  };
+  return {
+      [heard](const actors::text_delta& delta) {
+        heard->events_after_end += heard->ends;
+        heard->text += delta.text;
+        for (const auto& token : delta.tokens) heard->tokens.push_back(token.token);
+      },
+      [heard, end](const actors::request_finished& event) {
+        end(ending::finished, 200, {}, {});
+        heard->finished = event;
+      },
+      [end](const actors::request_rejected& event) {
+        end(ending::rejected, event.http_status, event.code, event.message);
+      },
+      [end](const actors::request_failed& event) {
+        end(ending::failed, event.http_status, event.code, event.message);
+      },
+      [end](const actors::request_cancelled&) { end(ending::cancelled, 499, {}, {}); },
+  };
+}
+
+template <class State, class Handle>
+State& state_of(const Handle& handle) {
+  using actor_type = typename Handle::template stateful_base<State>;
+  return dynamic_cast<actor_type&>(*caf::actor_cast<caf::abstract_actor*>(handle)).state;
+}
+
+}  // namespace
+
+bench_system_config::bench_system_config() {
+  add_error_category(actors::engine_error_category, actors::render_engine_error);
+  set("scheduler.policy", caf::atom("testing"));
+}
+
+engine_bench::engine_bench(bench_options options)
+    : options_(options),
+      system_(config_),
+      scheduler_(dynamic_cast<caf::scheduler::test_coordinator&>(system_.scheduler())),
+      checkpoint_(std::make_shared<const config::checkpoint_config>(
+          config::read_checkpoint_config(fixtures() / "tiny"))),
+      tokenizer_(std::make_shared<const model::tokenizer>(
+          model::tokenizer::load(fixtures() / "tiny" / "tokenizer.json"))),
+      machine_(std::make_shared<fake_machine>()) {
+  machine_->limits = limits();
+  machine_->pool.assign(static_cast<size_t>(options_.visual_pool_rows), 0);
+  spawn_actors();
+  run();
+}
+
+engine_bench::~engine_bench() {
+  for (const auto& [id, actor] : sinks_) caf::anon_send_exit(actor, caf::exit_reason::kill);
+  caf::anon_send_exit(supervisor, caf::exit_reason::user_shutdown);
+  run();
+  pass(std::chrono::milliseconds{4'000});
+  for (const auto& actor :
+       {caf::actor_cast<caf::actor>(gateway), caf::actor_cast<caf::actor>(scheduler),
+        caf::actor_cast<caf::actor>(encoder), caf::actor_cast<caf::actor>(tower)})
+    caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
+  run();
+  system_.await_actors_before_shutdown(false);
+}
+
+plan::plan_limits engine_bench::limits() const {
+  plan::plan_limits limits;
+  limits.max_num_seqs = options_.max_num_seqs;
+  limits.max_num_batched_tokens = options_.max_num_batched_tokens;
+  limits.max_model_len = options_.max_model_len;
+  limits.block_size = block_size;
+  limits.max_blocks_per_sequence = static_cast<int32_t>(options_.max_model_len / block_size);
+  limits.num_blocks = options_.num_blocks;
+  limits.visual_pool_rows = options_.visual_pool_rows;
+  limits.vocab_size = checkpoint_->model.text.vocab_size;
+  limits.max_adjustments = limits.vocab_size;
+  limits.token_buckets = plan::make_token_buckets(limits.max_num_batched_tokens);
+  return limits;
+}
+
+void engine_bench::spawn_actors() {
+  actors::gateway_options front;
+  front.max_model_len = options_.max_model_len;
+  front.max_preparing_requests = options_.max_preparing_requests;
+  front.request_deadline = options_.request_deadline;
+  gateway = system_.spawn(actors::gateway, front);
+  const auto text = system_.spawn(actors::tokenizer,
+                                  actors::tokenizer_options{tokenizer_, checkpoint_,
+                                                            model::template_kind::instruct});
+  const auto detokenizer =
+      system_.spawn(actors::detokenizer, actors::detokenizer_options{tokenizer_, gateway});
+  tower = system_.spawn(fake_tower, machine_);
+
+  actors::vision_encoder_options vision;
+  vision.pool_rows = options_.visual_pool_rows;
+  vision.max_patches = 64;
+  vision.tower = tower;
+  for (int32_t i = 0; i < 2; ++i) vision.workers.push_back(system_.spawn(fake_media_worker, machine_));
+  encoder = system_.spawn(actors::vision_encoder, std::move(vision));
+
+  actors::scheduler_options planning;
+  planning.limits.plan = machine_->limits;
+  planning.limits.end_token_ids = checkpoint_->generation.eos_token_ids;
+  planning.limits.max_waiting_requests = options_.max_waiting_requests;
+  planning.limits.max_waiting_tokens = 100'000;
+  planning.step_timeout = std::chrono::milliseconds{5'000};
+  planning.detokenizer = detokenizer;
+  planning.vision_encoder = encoder;
+  scheduler = system_.spawn(actors::scheduler, std::move(planning));
+
+  actors::supervisor_options watching;
+  watching.shard.limits = machine_->limits;
+  watching.shard.tp_size = options_.ranks;
+  watching.lanes = {{"text", 64}};
+  watching.make_launcher = [machine = machine_](caf::actor_system& system) {
+    return system.spawn(fake_launcher, machine);
+  };
+  watching.gateway = gateway;
+  watching.scheduler = scheduler;
+  watching.tower = tower;
+  watching.watched = {{"tokenizer", caf::actor_cast<caf::actor>(text)},
+                      {"detokenizer", caf::actor_cast<caf::actor>(detokenizer)},
+                      {"vision encoder", caf::actor_cast<caf::actor>(encoder)}};
+  supervisor = system_.spawn(actors::supervisor, std::move(watching));
+  caf::anon_send(gateway, actors::engine_assembled{text, encoder, scheduler, supervisor});
+}
+
+std::shared_ptr<actors::completion_request> engine_bench::text_request(const std::string& text,
+                                                                       int32_t max_tokens) {
+  auto request = std::make_shared<actors::completion_request>();
+  request->id = actors::next_request_id();
+  request->chat.messages.push_back({model::chat_role::user, {model::text_part{text}}, {}, {}});
+  request->sampling.temperature = 0;
+  request->sampling.max_tokens = max_tokens;
+  request->sampling.ignore_eos = true;
+  return request;
+}
+
+std::shared_ptr<actors::completion_request> engine_bench::picture_request(const std::string& picture,
+                                                                          int32_t max_tokens) {
+  auto request = text_request("What is it?", max_tokens);
+  request->chat.messages.front().content.insert(request->chat.messages.front().content.begin(),
+                                                model::media_part{0, false});
+  model::media_item item;
+  item.frames = {std::make_shared<const std::string>(picture)};
+  item.grid = picture_grid;
+  item.pixels = 96 * 96;
+  request->media.push_back(std::move(item));
+  return request;
+}
+
+actors::request_id engine_bench::submit(std::shared_ptr<const actors::completion_request> request) {
+  const auto id = request->id;
+  answers_[id] = std::make_shared<answer>();
+  sinks_[id] = system_.spawn(sink, answers_[id]);
+  caf::anon_send(gateway, actors::submit_request{std::move(request), sinks_[id]});
+  return id;
+}
+
+void engine_bench::cancel(actors::request_id id) {
+  caf::anon_send(gateway, actors::cancel_request{id});
+}
+
+void engine_bench::kill_sink(actors::request_id id) {
+  caf::anon_send_exit(sinks_.at(id), caf::exit_reason::kill);
+}
+
+void engine_bench::pass(std::chrono::milliseconds duration, std::chrono::milliseconds step) {
+  run();
+  for (auto passed = std::chrono::milliseconds{0}; passed < duration; passed += step) {
+    scheduler_.advance_time(step);
+    run();
+  }
+}
+
+std::vector<int32_t> engine_bench::tokens_alone(const actors::completion_request& request) const {
+  auto prompt = model::build_prompt(request.chat, model::template_kind::instruct, request.media,
+                                    *tokenizer_, *checkpoint_);
+  for (auto& span : prompt.spans)
+    span.digest = actors::digest_encoded(request.media.at(static_cast<size_t>(span.media_index)));
+  return simulation::run_alone(prompt, request.sampling, checkpoint_->generation.eos_token_ids,
+                               checkpoint_->model.text.vocab_size, {})
+      .tokens;
+}
+
+actors::engine_status engine_bench::status() {
+  caf::scoped_actor self(system_);
+  actors::engine_status status;
+  auto answer = self->request(gateway, std::chrono::seconds{1}, actors::get_status{});
+  run();
+  answer.receive([&](const actors::engine_status& found) { status = found; }, [](const caf::error&) {});
+  return status;
+}
+
+const actors::scheduler_core& engine_bench::scheduler_core() const {
+  return *state_of<actors::scheduler_state>(scheduler).core;
+}
+const actors::vision_encoder_core& engine_bench::encoder_core() const {
+  return *state_of<actors::vision_encoder_state>(encoder).core;
+}
+const actors::gateway_core& engine_bench::gateway_core() const {
+  return *state_of<actors::gateway_state>(gateway).core;
+}
+
+std::string engine_bench::check() const {
+  if (auto why = scheduler_core().planner().check(); !why.empty()) return why;
+  if (auto why = encoder_core().rows().check(); !why.empty()) return why;
+  for (const auto& [id, answer] : answers_)
+    if (answer->ends > 1 || answer->events_after_end > 0)
+      return fmt::format("request {} heard {} ends and {} events after them", id, answer->ends,
+                         answer->events_after_end);
+  return {};
+}
+
+bool engine_bench::idle() const {
+  const auto planner = scheduler_core().planner().statistics();
+  return gateway_core().num_requests() == 0 && planner.waiting == 0 &&
+         planner.waiting_for_media == 0 && planner.running == 0 && planner.blocks_held == 0 &&
+         encoder_core().rows().totals().held == 0;
+}
+
+}  // namespace troupe::testing

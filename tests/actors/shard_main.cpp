@@ -1,0 +1,11 @@
+// The program that tests start for shards in processes of their own.
+#include "actors/shard_process.hpp"
+
+#include <cstdio>
+
+int main(int argc, char** argv) {
+  if (const auto options = troupe::actors::parse_shard_command(argc, argv))
+    return troupe::actors::run_shard_process(*options);
+  std::fputs("expected: shard --parent PID\n", stderr);
+  return 2;
+}
