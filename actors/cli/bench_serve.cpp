@@ -119,6 +119,7 @@ int bench_serve(const serve_bench_options& options) {
   auto config = options.settings.load().value;
   config.http.port = 0;
   config.http.api_keys.clear();
+  apply_log_level(config, /*quiet=*/true);
   served_engine engine(config);
   engine.wait_ready();
   for (const int32_t clients : options.clients) measure(options, engine.port(), clients);

@@ -118,6 +118,7 @@ int chat(const chat_options& options) {
   plan::sampling_params sampling;
   sampling.temperature = options.temperature;
   sampling.seed = loaded.value.model.seed;
+  apply_log_level(loaded.value, /*quiet=*/true);
   local_engine engine(loaded.value);
   engine.wait_ready();
   fmt::print("{}", help_text);

@@ -41,6 +41,7 @@ int generate(const generate_options& options) {
   request->sampling.temperature = options.temperature;
   request->sampling.seed = loaded.value.model.seed;
 
+  apply_log_level(loaded.value, /*quiet=*/true);
   local_engine engine(loaded.value);
   engine.wait_ready();
   const answer result = ask(engine.system(), engine.gateway(), request, [](std::string_view text) {

@@ -54,7 +54,7 @@ void print_address(const config::engine_config& config, uint16_t port) {
 
 int serve(const setting_options& settings) {
   const config::engine_config config = settings.load().value;
-  spdlog::set_level(spdlog::level::from_str(config.log.level));
+  apply_log_level(config, /*quiet=*/false);
   stop_signals stop;
   served_engine engine(config);
   if (engine.wait_ready([&stop] { return stop.wait(0ms); })) print_address(config, engine.port());

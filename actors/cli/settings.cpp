@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <fmt/ranges.h>
+#include <spdlog/spdlog.h>
 
 #include <cstdlib>
 
@@ -41,6 +42,12 @@ config::loaded_config setting_options::load() const {
   sources.flags.insert(sources.flags.end(), flags_.begin(), flags_.end());
   sources.environment = [](const char* name) -> const char* { return std::getenv(name); };
   return config::load(sources);
+}
+
+void apply_log_level(const config::engine_config& config, bool quiet) {
+  const bool is_default = config.log.level == config::engine_config{}.log.level;
+  spdlog::set_level(quiet && is_default ? spdlog::level::warn
+                                        : spdlog::level::from_str(config.log.level));
 }
 
 }  // namespace troupe::cli
