@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <optional>
 #include <random>
 
 namespace troupe::http {
@@ -22,17 +23,17 @@ int hex_digit(char c) {
   return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
 }
 
-/// Percent-decodes; empty if an escape is malformed or hides a control character.
-std::string percent_decoded(std::string_view text) {
+/// Percent-decodes; nullopt if an escape is malformed or hides a control character.
+std::optional<std::string> percent_decoded(std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
     if (text[i] != '%') {
       out += text[i];
       continue;
     }
-    if (i + 2 >= text.size()) return {};
+    if (i + 2 >= text.size()) return std::nullopt;
     const int high = hex_digit(text[i + 1]), low = hex_digit(text[i + 2]);
-    if (high < 0 || low < 0 || high * 16 + low < 0x20) return {};
+    if (high < 0 || low < 0 || high * 16 + low < 0x20) return std::nullopt;
     out += static_cast<char>(high * 16 + low);
     i += 2;
   }
@@ -104,10 +105,12 @@ void append_head(std::string& out, const http_response& response, const http_req
 std::string canonical_path(std::string_view target) {
   target = origin_form(target);
   if (!target.starts_with('/')) return {};
-  auto path = percent_decoded(target.substr(0, target.find_first_of("?#")));
-  if (path == "/v1" || path.starts_with("/v1/")) path.erase(0, 3);
-  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
-  return path.empty() ? "/" : path;
+  const auto decoded = percent_decoded(target.substr(0, target.find_first_of("?#")));
+  if (!decoded) return {};
+  std::string_view path = *decoded;
+  if (path == "/v1" || path.starts_with("/v1/")) path.remove_prefix(3);
+  while (path.size() > 1 && path.ends_with('/')) path.remove_suffix(1);
+  return path.empty() ? "/" : std::string(path);
 }
 
 bool valid_host(std::string_view host) {

@@ -1,6 +1,7 @@
 #include "actors/http/server.hpp"
 
 #include "actors/http/connection.hpp"
+#include "actors/http/server_context.hpp"
 #include "config/error.hpp"
 
 #include <fmt/format.h>
@@ -114,7 +115,7 @@ class server::acceptor {
     constexpr std::chrono::milliseconds last_words{1'000};
     auto& connections = context_->connections;
     context_->draining = true;
-    connections.close_waiting();
+    connections.close_all_waiting();
     co_await wait_until_idle(*context_, grace);
     const std::vector<generation*> running(context_->generations.begin(),
                                            context_->generations.end());

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "actors/http/served_model.hpp"
-#include "actors/http/server_context.hpp"
+#include "actors/http/server_options.hpp"
 #include "actors/messages.hpp"
 
 #include <caf/fwd.hpp>
@@ -9,11 +9,12 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
-#include <string>
 
 /// OpenAI's API over HTTP/1.1: sockets, validation, streams. Reaches the engine only through the
 /// gateway actor's messages; never computes and never blocks an actor.
 namespace troupe::http {
+
+struct server_context;
 
 /// An HTTP server with one network thread. Its port is open from construction to destruction: until
 /// an engine is attached and ready, everything but the probes answers 503.

@@ -8,13 +8,12 @@
 namespace troupe::http {
 
 bool connection_table::add(const std::shared_ptr<connection>& added) {
-  auto& from_address = per_address_[added->address()];
-  const bool full = all_.size() >= total_max_;
-  if (from_address >= per_address_max_ || (full && !close_longest_waiting())) {
-    if (from_address == 0) per_address_.erase(added->address());
-    return false;
-  }
-  ++from_address;
+  const auto& address = added->address();
+  const auto known = per_address_.find(address);
+  const bool address_full = known != per_address_.end() && known->second >= per_address_max_;
+  if (address_full && !close_longest_waiting(address)) return false;
+  if (!address_full && all_.size() >= total_max_ && !close_longest_waiting()) return false;
+  ++per_address_[address];
   all_.insert(added);
   return true;
 }
@@ -35,15 +34,25 @@ void connection_table::end_waiting(connection& waiting) {
   if (const auto place = waiting.take_place()) waiting_.erase(*place);
 }
 
-bool connection_table::close_longest_waiting() {
-  if (waiting_.empty()) return false;
-  waiting_.front()->close();
-  waiting_.front()->take_place();
-  waiting_.pop_front();
+bool connection_table::close_waiting(std::list<connection*>::iterator which) {
+  if (which == waiting_.end()) return false;
+  auto* closed = *which;
+  end_waiting(*closed);
+  closed->close();
   return true;
 }
 
-void connection_table::close_waiting() {
+bool connection_table::close_longest_waiting() {
+  return close_waiting(waiting_.begin());
+}
+
+bool connection_table::close_longest_waiting(const boost::asio::ip::address& from) {
+  return close_waiting(std::find_if(waiting_.begin(), waiting_.end(), [&](const auto* waiting) {
+    return waiting->address() == from;
+  }));
+}
+
+void connection_table::close_all_waiting() {
   while (close_longest_waiting()) {
   }
 }

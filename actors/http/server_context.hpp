@@ -5,7 +5,7 @@
 #include "actors/http/generation.hpp"
 #include "actors/http/served_model.hpp"
 #include "actors/http/server_metrics.hpp"
-#include "config/engine_config.hpp"
+#include "actors/http/server_options.hpp"
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/address.hpp>
@@ -24,20 +24,6 @@ namespace troupe::http {
 
 class connection;
 
-struct server_options {
-  config::engine_config::http_settings http;
-  // What the engine promises per request; the server waits a little longer, then gives up on it.
-  std::chrono::milliseconds request_deadline{600'000};
-  std::chrono::milliseconds idle_timeout{75'000};  // of a kept-alive connection between requests
-  // A stream's head waits this long for a refusal, which needs a status of its own.
-  std::chrono::milliseconds stream_head_delay{1'000};
-  // One address may take this share of all connections: the rest stays for others.
-  double address_share = 0.75;
-  // Bodies held at one time, in units of the largest allowed body.
-  int64_t body_budget_bodies = 8;
-  bool vllm_metric_names = true;  // each metric that vLLM's dashboards know, also under their name
-};
-
 /// All connections, by what they do. A waiting one has brought no complete request head: when there
 /// are too many connections, the one that has waited longest makes place, so that silent ones lock
 /// nobody out.
@@ -55,13 +41,16 @@ class connection_table {
   void end_waiting(connection& waiting);
   /// Closes the connection that has waited longest; false if none waits.
   bool close_longest_waiting();
+  bool close_longest_waiting(const boost::asio::ip::address& from);
 
-  void close_waiting();
+  void close_all_waiting();
   void close_all();
   size_t size() const { return all_.size(); }
   size_t num_busy() const { return all_.size() - waiting_.size(); }
 
  private:
+  bool close_waiting(std::list<connection*>::iterator which);
+
   size_t total_max_;
   size_t per_address_max_;
   std::unordered_set<std::shared_ptr<connection>> all_;

@@ -92,9 +92,12 @@ struct fake_request {
   }
 };
 
-/// Applies stop texts, max_tokens and ignore_eos to the scripted answer.
+/// Applies forbidden tokens, stop texts, max_tokens and ignore_eos to the scripted answer.
 void limit_answer(fake_request& fake) {
   const auto& sampling = fake.request->sampling;
+  for (const auto& [token, bias] : sampling.logit_bias)
+    if (bias <= -100)
+      std::replace(fake.answer.begin(), fake.answer.end(), static_cast<char>(token), '#');
   for (const auto& stop : fake.request->stop)
     fake.answer.resize(std::min(fake.answer.find(stop), fake.answer.size()));
   const auto limit = static_cast<size_t>(sampling.max_tokens > 0 ? sampling.max_tokens : 1 << 20);

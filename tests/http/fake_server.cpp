@@ -1,5 +1,5 @@
-// The HTTP server before the fake engine, for clients in other languages. Prints "listening on
-// PORT" and serves until standard input ends.
+// The HTTP server before the fake engine, for clients in other languages. Prints its address and
+// serves until standard input ends.
 #include "actors/http/server.hpp"
 #include "tests/http/fake_gateway.hpp"
 
@@ -28,7 +28,7 @@ int main(int argc, char** argv) {
   {
     http::server server(system, options);
     server.attach(gateway, tests::fake_model());
-    std::printf("listening on %d\n", server.port());
+    std::printf("serving on http://127.0.0.1:%d/v1\n", server.port());
     std::fflush(stdout);
     while (std::getchar() != EOF) {
     }
