@@ -151,7 +151,7 @@ struct generation_progress {
   std::vector<scheduling::request_ended> ended;  // after all of the tokens
 };
 
-// -- shard: everything below crosses processes ---------------------------------------------------------------
+// -- shard: everything below crosses processes --------------------------------------------------------
 
 /// Where a rank's weights come from: a checkpoint folder, or random ones of a named shape.
 struct weight_source {

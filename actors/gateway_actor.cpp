@@ -106,7 +106,7 @@ std::optional<int32_t> resolve_max_tokens(int64_t prompt_tokens, int32_t max_tok
 gateway_core::gateway_core(self_pointer self, gateway_options options)
     : self_(self), options_(options) {}
 
-// -- the way in ---------------------------------------------------------------------------------------------
+// -- the way in ------------------------------------------------------------
 
 void gateway_core::submit(const submit_request& message) {
   const auto& request = *message.request;
@@ -206,7 +206,7 @@ void gateway_core::reject(request_id id, const refusal& refused) {
   end(request_rejected{id, refused.http_status, refused.code, refused.message, 0});
 }
 
-// -- the way out ----------------------------------------------------------------------------------------------
+// -- the way out ------------------------------------------------------------
 
 void gateway_core::forward(const text_delta& delta) {
   if (auto* request = find(delta.id)) caf::anon_send(request->sink, delta);
@@ -274,7 +274,7 @@ void gateway_core::fail_all(const request_failed& how) {
   }
 }
 
-// -- the engine's state ---------------------------------------------------------------------------------------
+// -- the engine's state ------------------------------------------------------------
 
 void gateway_core::assemble(const engine_assembled& parts) {
   engine_ = parts;
@@ -358,7 +358,7 @@ caf::result<engine_status> gateway_core::status() {
   return promise;
 }
 
-// -- text -----------------------------------------------------------------------------------------------------
+// -- text ------------------------------------------------------------
 
 caf::result<tokenized> gateway_core::tokenize(const tokenize_text& message) {
   if (!engine_) return tokenized{{}, "the model is loading"};

@@ -20,7 +20,8 @@ std::unique_ptr<model::vision_runner> open(const vision_tower_options& options) 
                           options.visual_pool_descriptor);
   auto runner = std::make_unique<model::vision_runner>(
       gpu::make_cpu_operations({options.num_threads}), model,
-      model::load_vision_weights(options.weights, model, [](int64_t, int64_t) {}), std::move(pool), options.runner);
+      model::load_vision_weights(options.weights, model, [](int64_t, int64_t) {}), std::move(pool),
+      options.runner);
   runner->capture([](int32_t, int32_t) {});
   return runner;
 }

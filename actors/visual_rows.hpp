@@ -42,7 +42,7 @@ class visual_rows {
   explicit visual_rows(int32_t num_rows);
 
   /// Queues the request for all its items (equal digests count once). Empty if it can ever be served, else
-  /// the reason: more rows than the pool has, or an item known under its digest with other rows. A request may wait or hold only once at a time.
+  /// why not: too many rows, or an item known with other rows. A request may wait or hold only once.
   std::string enqueue(request_id id, std::vector<visual_item> items);
 
   /// Serves waiting requests in order for as long as the head's items fit; the claims are to be filled.

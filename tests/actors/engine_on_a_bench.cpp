@@ -99,6 +99,9 @@ actors::shard_actor::behavior_type fake_shard(
           return actors::make_error(actors::engine_error::plan_refused, why);
         }
         ++state.next_step;
+        const auto [seen, first] = machine->seen.plans.try_emplace(
+            {message.plan->epoch, message.plan->step}, message.plan->content);
+        machine->seen.ranks_saw_different_plans |= !first && seen->second != message.plan->content;
         machine->seen.steps += state.options.tp_rank == 0;
         actors::step_completed completed{state.model->run(*message.plan, machine->pool, {}), 0, 0};
         if (machine->behave.on_step)
@@ -144,6 +147,18 @@ caf::behavior sink(caf::event_based_actor*, std::shared_ptr<answer> heard) {
   };
 }
 
+/// Read once: a simulation makes thousands of engines.
+std::shared_ptr<const config::checkpoint_config> tiny_checkpoint() {
+  static const auto checkpoint = std::make_shared<const config::checkpoint_config>(
+      config::read_checkpoint_config(fixtures() / "tiny"));
+  return checkpoint;
+}
+std::shared_ptr<const model::tokenizer> tiny_tokenizer() {
+  static const auto tokenizer = std::make_shared<const model::tokenizer>(
+      model::tokenizer::load(fixtures() / "tiny" / "tokenizer.json"));
+  return tokenizer;
+}
+
 template <class State, class Handle>
 State& state_of(const Handle& handle) {
   using actor_type = typename Handle::template stateful_base<State>;
@@ -161,10 +176,8 @@ engine_bench::engine_bench(bench_options options)
     : options_(options),
       system_(config_),
       scheduler_(dynamic_cast<caf::scheduler::test_coordinator&>(system_.scheduler())),
-      checkpoint_(std::make_shared<const config::checkpoint_config>(
-          config::read_checkpoint_config(fixtures() / "tiny"))),
-      tokenizer_(std::make_shared<const model::tokenizer>(
-          model::tokenizer::load(fixtures() / "tiny" / "tokenizer.json"))),
+      checkpoint_(tiny_checkpoint()),
+      tokenizer_(tiny_tokenizer()),
       machine_(std::make_shared<fake_machine>()) {
   machine_->limits = limits();
   machine_->pool.assign(static_cast<size_t>(options_.visual_pool_rows), 0);
@@ -287,6 +300,14 @@ void engine_bench::kill_sink(actors::request_id id) {
   caf::anon_send_exit(sinks_.at(id), caf::exit_reason::kill);
 }
 
+bool engine_bench::run_one(const std::function<size_t(size_t)>& pick) {
+  auto& jobs = scheduler_.jobs;
+  if (jobs.empty()) return false;
+  std::swap(jobs.front(), jobs[pick(jobs.size())]);
+  scheduler_.run_once();
+  return true;
+}
+
 void engine_bench::pass(std::chrono::milliseconds duration, std::chrono::milliseconds step) {
   run();
   for (auto passed = std::chrono::milliseconds{0}; passed < duration; passed += step) {
@@ -327,6 +348,7 @@ const actors::gateway_core& engine_bench::gateway_core() const {
 std::string engine_bench::check() const {
   if (auto why = scheduler_core().planner().check(); !why.empty()) return why;
   if (auto why = encoder_core().rows().check(); !why.empty()) return why;
+  if (machine_->seen.ranks_saw_different_plans) return "two ranks saw different plans for one step";
   for (const auto& [id, answer] : answers_)
     if (answer->ends > 1 || answer->events_after_end > 0)
       return fmt::format("request {} heard {} ends and {} events after them", id, answer->ends,

@@ -20,6 +20,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 /// The engine's real actors on CAF's test coordinator: one thread, one message at a time, a clock advanced by
@@ -46,6 +47,8 @@ struct fake_records {
   int32_t pictures_processed = 0;
   int64_t steps = 0;                            // run by rank 0
   std::vector<std::string> refused_plans;       // why
+  std::map<std::pair<uint64_t, uint64_t>, plan::digest> plans;  // by epoch and step, as the first rank saw it
+  bool ranks_saw_different_plans = false;
 };
 
 /// What the fakes share with each other and with the test.
@@ -93,6 +96,9 @@ class engine_bench {
   void run() { scheduler_.run(); }
   /// At most `jobs` actor activations.
   void run_some(size_t jobs) { scheduler_.run(jobs); }
+  /// One activation of an actor that `pick` chooses among those with something to do (index below its
+  /// argument). False if there is none.
+  bool run_one(const std::function<size_t(size_t)>& pick);
   /// Runs, and lets `duration` pass in steps of `step`.
   void pass(std::chrono::milliseconds duration,
             std::chrono::milliseconds step = std::chrono::milliseconds{50});

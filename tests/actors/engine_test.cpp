@@ -1,13 +1,24 @@
 #include "actors/system.hpp"
 #include "answers.hpp"
+#include "config/error.hpp"
 #include "config/model_config.hpp"
 #include "reference_requests.hpp"
 
 #include <boost/test/data/monomorphic.hpp>
 #include <boost/test/data/test_case.hpp>
 #include <boost/test/unit_test.hpp>
+#include <caf/scoped_actor.hpp>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <utility>
 
 using namespace std::chrono_literals;
 using namespace troupe;
@@ -44,6 +55,34 @@ struct running_engine {
   config::checkpoint_config checkpoint;
 };
 
+void check_answer(const testing::reference_case& example, const answer& found) {
+  BOOST_TEST_CONTEXT(example.name << ": " << found.code << " " << found.message) {
+    BOOST_TEST((found.end == ending::finished));
+    BOOST_TEST(found.ends == 1);
+    BOOST_TEST(found.tokens == example.generated_ids, boost::test_tools::per_element());
+  }
+}
+
+/// Running children of this process, oldest first.
+std::vector<pid_t> child_processes() {
+  std::vector<pid_t> children;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::ifstream list(task.path() / "children");
+    for (pid_t child = 0; list >> child;) children.push_back(child);
+  }
+  std::sort(children.begin(), children.end());
+  return children;
+}
+
+actors::engine_status status_of(running_engine& running) {
+  caf::scoped_actor self(running.system);
+  actors::engine_status status;
+  self->request(running.engine.gateway(), 5s, actors::get_status{})
+      .receive([&](const actors::engine_status& found) { status = found; },
+               [](const caf::error& error) { BOOST_FAIL(to_string(error)); });
+  return status;
+}
+
 /// Submits all cases of a set at once and compares every token with the reference's.
 void check_reference(running_engine& running, const std::string& set_name) {
   const testing::reference_set set(set_name);
@@ -55,14 +94,7 @@ void check_reference(running_engine& running, const std::string& set_name) {
     asking.submit(request);
   }
   BOOST_REQUIRE(asking.wait(240s));
-  for (size_t i = 0; i < set.cases.size(); ++i) {
-    const auto& found = asking.of(ids[i]);
-    BOOST_TEST_CONTEXT(set.cases[i].name << ": " << found.code << " " << found.message) {
-      BOOST_TEST((found.end == ending::finished));
-      BOOST_TEST(found.ends == 1);
-      BOOST_TEST(found.tokens == set.cases[i].generated_ids, boost::test_tools::per_element());
-    }
-  }
+  for (size_t i = 0; i < set.cases.size(); ++i) check_answer(set.cases[i], asking.of(ids[i]));
 }
 
 }  // namespace
@@ -79,6 +111,131 @@ BOOST_DATA_TEST_CASE(processes_give_the_references_tokens, boost::unit_test::dat
                      ranks) {
   running_engine running(config_for("tiny", ranks, config::isolation_mode::process));
   check_reference(running, "ref-tiny");
+}
+
+/// Kills shard processes in mid-stream: a pause, then the same tokens as if nothing had happened.
+BOOST_AUTO_TEST_CASE(a_killed_shard_process_is_not_noticed_in_the_answers) {
+  running_engine running(config_for("tiny", 2, config::isolation_mode::process));
+  const testing::reference_set set("ref-tiny");
+  client asking(running.system, running.engine.gateway());
+  std::vector<actors::request_id> ids;
+  for (const auto& example : set.cases) {
+    const auto request = testing::request_of(example, running.checkpoint.preprocessor);
+    ids.push_back(request->id);
+    asking.submit(request);
+  }
+  // The first kill comes with the first token of all, the second when another client has five.
+  int32_t kills = 0;
+  BOOST_REQUIRE(asking.wait(240s, [&](actors::request_id, const answer& changed) {
+    const size_t enough = kills == 0 ? 1 : 5;
+    if (kills == 2 || changed.tokens.size() < enough || changed.end != ending::none) return;
+    const auto children = child_processes();
+    BOOST_REQUIRE(!children.empty());
+    ::kill(children[static_cast<size_t>(kills) % children.size()], SIGKILL);
+    ++kills;
+  }));
+  BOOST_TEST(kills == 2);
+  for (size_t i = 0; i < set.cases.size(); ++i) check_answer(set.cases[i], asking.of(ids[i]));
+}
+
+BOOST_AUTO_TEST_CASE(a_frozen_shard_process_is_replaced) {
+  running_engine running(config_for("tiny", 2, config::isolation_mode::process));
+  const testing::reference_set set("ref-tiny");
+  client asking(running.system, running.engine.gateway());
+  const auto request = testing::request_of(set.cases.front(), running.checkpoint.preprocessor);
+  asking.submit(request);
+  bool frozen = false;
+  const auto start = std::chrono::steady_clock::now();
+  BOOST_REQUIRE(asking.wait(60s, [&](actors::request_id, const answer& changed) {
+    if (std::exchange(frozen, frozen || changed.tokens.size() >= 3) || !frozen) return;
+    ::kill(child_processes().front(), SIGSTOP);
+  }));
+  BOOST_TEST(frozen);
+  check_answer(set.cases.front(), asking.of(request->id));
+  // Noticed by the heartbeat, long before a step of this engine would time out.
+  BOOST_TEST((std::chrono::steady_clock::now() - start < 15s));
+}
+
+BOOST_AUTO_TEST_CASE(an_engine_leaves_no_process_behind) {
+  {
+    running_engine running(config_for("tiny", 2, config::isolation_mode::process));
+    BOOST_TEST(child_processes().size() == 2U);
+  }
+  BOOST_TEST(child_processes().empty());
+}
+
+BOOST_AUTO_TEST_CASE(a_shard_process_inherits_nothing_but_what_it_needs) {
+  const int secret = ::open("/dev/null", O_RDONLY);  // without O_CLOEXEC: ours to leak
+  running_engine running(config_for("tiny", 1, config::isolation_mode::process));
+  const auto children = child_processes();
+  BOOST_REQUIRE(children.size() == 1U);
+  const auto ours = std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(secret));
+  int32_t listening = 0;
+  for (const auto& file : std::filesystem::directory_iterator(fmt::format("/proc/{}/fd", children[0]))) {
+    const auto number = std::stoi(file.path().filename().string());
+    const auto target = std::filesystem::read_symlink(file.path()).string();
+    if (number > 2) BOOST_TEST(target != ours.string());
+    listening += target.find("socket:") == 0;
+  }
+  BOOST_TEST(listening >= 1);  // its connection to this node
+  ::close(secret);
+}
+
+BOOST_AUTO_TEST_CASE(the_engine_that_runs_on_threads_takes_no_memory_and_captures_nothing_after_start) {
+  running_engine running(config_for("tiny", 2, config::isolation_mode::thread));
+  check_reference(running, "ref-tiny");
+  check_reference(running, "ref-tiny");
+  const auto status = status_of(running);
+  BOOST_TEST(status.graph_captures_after_start == 0);
+  BOOST_TEST(status.arena_allocations_after_start == 0);
+  BOOST_TEST(status.images_reused > 0);
+  BOOST_TEST(status.vision_rows_used == 0);
+  BOOST_TEST(status.planner.blocks_held == 0);
+}
+
+BOOST_AUTO_TEST_CASE(an_engine_that_ends_fails_what_still_runs) {
+  auto running = std::make_unique<running_engine>(config_for("tiny", 2, config::isolation_mode::thread));
+  const testing::reference_set set("ref-tiny");
+  auto request = testing::request_of(set.cases.front(), running->checkpoint.preprocessor);
+  request->sampling.max_tokens = 900;
+  request->sampling.ignore_eos = true;
+  caf::scoped_actor self(running->system);
+  self->send(running->engine.gateway(),
+             actors::submit_request{request, caf::actor_cast<caf::actor>(self)});
+  self->receive([](const actors::text_delta&) {}, caf::after(60s) >> [] { BOOST_ERROR("no token came"); });
+  {
+    const auto ended = std::move(running->engine);
+  }
+  int32_t failed = 0;
+  bool more = true;
+  while (more)
+    self->receive([](const actors::text_delta&) {},
+                  [&](const actors::request_failed& event) {
+                    BOOST_TEST(event.code == "shutting_down");
+                    ++failed;
+                  },
+                  caf::after(0s) >> [&] { more = false; });
+  BOOST_TEST(failed == 1);
+}
+
+BOOST_AUTO_TEST_CASE(what_cannot_work_is_said_before_anything_starts) {
+  actors::system_config settings;
+  caf::actor_system system(settings);
+  auto config = config_for("tiny", 3, config::isolation_mode::thread);
+  BOOST_CHECK_THROW(actors::engine(system, config), config::error);
+  config = config_for("no-such-checkpoint", 1, config::isolation_mode::thread);
+  BOOST_CHECK_THROW(actors::engine(system, config), config::error);
+}
+
+BOOST_AUTO_TEST_CASE(a_shard_program_that_cannot_start_fails_the_engine_with_its_name) {
+  actors::system_config settings;
+  caf::actor_system system(settings);
+  auto config = config_for("tiny", 1, config::isolation_mode::process);
+  config.parallel.shard_program = "/no/such/program";
+  actors::engine engine(system, config);
+  BOOST_CHECK_EXCEPTION(engine.wait_ready(60s), std::runtime_error, [](const std::runtime_error& error) {
+    return std::string(error.what()).find("/no/such/program") != std::string::npos;
+  });
 }
 
 BOOST_AUTO_TEST_SUITE_END()
