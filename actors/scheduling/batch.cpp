@@ -92,6 +92,9 @@ void step_planner::state::admit_oldest() {
 
 void step_planner::state::admit_waiting() {
   const int32_t budget = limits.plan.max_num_batched_tokens;
+  // Those that wait for an equal prompt let others pass, but no more of them than could run are
+  // tried.
+  int32_t passes_left = limits.plan.max_num_seqs;
   for (auto next = line.begin(); next != line.end() && draft.num_tokens < budget;) {
     auto& request = *(next++)->second;  // admission erases it
     if (std::ssize(running) == limits.plan.max_num_seqs) return;
@@ -100,6 +103,7 @@ void step_planner::state::admit_waiting() {
     if (request.phase == request_phase::preempted) return;
     const auto outcome = admit_from_line(request);
     if (outcome == admission::no_room) return;
+    if (outcome == admission::computed_elsewhere && --passes_left == 0) return;
     if (outcome == admission::admitted)
       draft_chunk(request, std::min(request.tokens_to_plan(), budget - draft.num_tokens));
   }
