@@ -214,10 +214,14 @@ std::vector<int64_t> agreeing_heights(const matmul_shape& shape, const run_heigh
   const auto input = equal_rows(shape, matmul_rows_max);
   std::vector<std::vector<float>> results;
   std::vector<std::vector<int64_t>> classes{{1}};  // a single row always agrees with itself
+  const auto same_bits = [](const std::vector<float>& a, const std::vector<float>& b) {
+    return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;  // NaN equals itself
+  };
   for (const int64_t height : ladder) {
     auto result = result_of_equal_rows(shape, height, input.data(), run);
     if (result.empty()) continue;
-    const auto known = std::find(results.begin(), results.end(), result);
+    const auto known = std::find_if(results.begin(), results.end(),
+                                    [&](const auto& other) { return same_bits(result, other); });
     const auto index = static_cast<size_t>(known - results.begin());
     if (known == results.end()) {
       results.push_back(std::move(result));
