@@ -29,7 +29,6 @@ class graph_family {
 
   /// The smallest bucket that holds `count`. It must not be over the largest.
   int32_t bucket_for(int32_t count) const;
-  bool has_bucket(int32_t bucket) const { return graphs_.contains(bucket); }
 
   /// Throws gpu::stale_graph if the memory that the family was made for was retired.
   void require_current() const;

@@ -24,6 +24,17 @@ gpu::lane_view take_lane(transport::symmetric_arena* symmetric) {
   return symmetric == nullptr ? gpu::lane_view{} : symmetric->take_lane(lane_name);
 }
 
+/// Plans are checked against `limits` alone, so the pool must be what they say.
+void require_fitting_pool(const visual_pool& pool, const config::model_config& model,
+                          const plan::plan_limits& limits, gpu::dtype activation) {
+  const gpu::tensor_view view = pool.view();
+  config::ensure(view.type == activation, "the visual pool has dtype {}, the activations have {}",
+                 static_cast<int>(view.type), static_cast<int>(activation));
+  config::ensure(pool.rows() == limits.visual_pool_rows && view.width() == model.text.hidden_size,
+                 "a visual pool of {} rows of {}, expected {} of {}", pool.rows(), view.width(),
+                 limits.visual_pool_rows, model.text.hidden_size);
+}
+
 /// A text graph that does not read the deepstack slot would serve pictures without detail,
 /// silently.
 void require_visual_slot(const gpu::manifest& manifest, const gpu::visual_slot& slot) {
@@ -66,6 +77,7 @@ model_runner::model_runner(std::unique_ptr<gpu::operations> operations,
                            text_weights weights,
                            std::unique_ptr<transport::symmetric_arena> symmetric, visual_pool pool,
                            runner_options options) {
+  require_fitting_pool(pool, model, limits, options.activation);
   auto& backend = *operations;
   const gpu::lane_view lane = take_lane(symmetric.get());
   const gpu::tensor_view pool_view = pool.view();

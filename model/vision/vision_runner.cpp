@@ -114,6 +114,9 @@ vision_runner::vision_runner(std::unique_ptr<gpu::operations> operations,
   const config::vision_config& config = model.vision;
   config::ensure(options.max_patches > 0 && options.max_segments > 0,
                  "{} patches in {} frames per run", options.max_patches, options.max_segments);
+  config::ensure(pool.view().type == options.activation,
+                 "the visual pool has dtype {}, the activations have {}",
+                 static_cast<int>(pool.view().type), static_cast<int>(options.activation));
   const int32_t unit = config.merge_unit();
   options.max_patches = (options.max_patches + unit - 1) / unit * unit;
   auto& backend = *operations;

@@ -228,6 +228,21 @@ BOOST_AUTO_TEST_CASE(a_peer_that_does_not_come_is_reported_and_the_rank_runs_not
                         [](const auto& e) { return contains(e.what(), "lost its group"); });
 }
 
+BOOST_AUTO_TEST_CASE(a_peer_that_does_not_warm_up_is_reported) {
+  const auto checkpoint = config::read_checkpoint_config(fixtures() / "tiny");
+  const auto limits = reference_limits(checkpoint.model);
+  const transport::symmetric_memory memory(
+      2, {model::model_runner::lane(checkpoint.model, limits, 2)});
+  model::model_runner lonely(
+      gpu::make_cpu_operations({}), checkpoint.model, limits,
+      model::random_text_weights(checkpoint.model, 1, 0, 2),
+      std::make_unique<transport::symmetric_arena>(0, memory.file_descriptors(), memory.lanes(),
+                                                   std::chrono::milliseconds(50)),
+      model::visual_pool(checkpoint.model, gpu::dtype::f32, limits.visual_pool_rows),
+      {gpu::dtype::f32, false, 1, {}});
+  BOOST_CHECK_THROW(lonely.capture([](int32_t, int32_t) {}), model::peer_lost);
+}
+
 BOOST_AUTO_TEST_CASE(an_aborted_group_leaves_its_waits_at_once) {
   fixture f({.checkpoint = "tiny", .tp_size = 2, .timeout = std::chrono::minutes(10)});
   const int32_t sequence = f.builder.add(f.prompt("text0"));
