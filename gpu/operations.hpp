@@ -132,7 +132,8 @@ class operations {
   virtual void linear(tensor_view output, tensor_view input, const linear_weight& weight,
                       live_count rows) = 0;
 
-  /// Normalises q and k heads (RMS, weights [head_dim]), rotates them by the three position rows,
+  /// Normalises q and k heads (RMS, weights [head_dim]; rounded as rms_norm), rotates them by the three
+  /// position rows (angles, products and sum in fp32, one rounding),
   /// and writes k and v to the cache. qkv [tokens, (q_heads + 2 kv_heads) * head_dim] is updated in
   /// place for q. positions [3, max_tokens] i32; slot_mapping [max_tokens] i32 (block * block_size +
   /// offset, or -1: do not write).
@@ -143,7 +144,7 @@ class operations {
 
   /// Causal attention of each sequence's new tokens over its paged context: token j of a sequence
   /// with n new tokens sees keys [0, context_length - n + j]. output [tokens, q_heads * head_dim]; q is
-  /// read from qkv. Scale head_dim^-0.5, softmax in fp32.
+  /// read from qkv. Scale head_dim^-0.5, softmax and its weights in fp32.
   virtual void paged_attention(tensor_view output, tensor_view qkv, const paged_kv& cache,
                                const sequence_batch& batch, live_count tokens) = 0;
 
@@ -177,7 +178,8 @@ class operations {
 
   /// Samples one token per logit row. logits [rows, vocab] f32, untouched; settings: plan::sampling_row
   /// [max_rows] as bytes; adjustments: plan::logit_adjustment[...] as bytes sorted by row; token_mask [vocab]
-  /// u8, 0 = never sampled. Greedy when temperature is 0 (lowest id wins ties). The random number
+  /// u8, 0 = never sampled. Greedy when temperature is 0 (lowest id wins ties). Order: bias, repetition,
+  /// frequency and presence penalties, temperature, top-k, top-p of what is left, min-p. The random number
   /// depends on (seed, position) alone.
   virtual void sample(const sampling_output& output, tensor_view logits, tensor_view settings,
                       tensor_view adjustments, live_count num_adjustments, tensor_view resolved_ids,
