@@ -1,9 +1,19 @@
 #include "actors/http/served_model.hpp"
 
 #include <algorithm>
+#include <filesystem>
 #include <utility>
 
 namespace troupe::http {
+
+namespace {
+
+/// The last part of a folder's path, also if a slash follows it.
+std::string folder_name(const std::filesystem::path& folder) {
+  return (folder.has_filename() ? folder : folder.parent_path()).filename().string();
+}
+
+}  // namespace
 
 served_model make_served_model(const config::engine_config& config,
                                const config::checkpoint_config& checkpoint,
@@ -13,7 +23,7 @@ served_model make_served_model(const config::engine_config& config,
   auto& limits = served.limits;
   limits.served_names = config.model.served_names;
   if (limits.served_names.empty())
-    limits.served_names.push_back(checkpoint.folder.filename().string());
+    limits.served_names.push_back(folder_name(checkpoint.folder));
   limits.max_model_len = config.model.max_model_len > 0
                              ? config.model.max_model_len
                              : checkpoint.model.text.max_position_embeddings;

@@ -349,9 +349,11 @@ BOOST_AUTO_TEST_CASE(absent_sampling_fields_come_from_the_model) {
 BOOST_AUTO_TEST_CASE(all_fields_arrive) {
   const auto request = accepted(body_with(
       R"("model":"org/alias","n":2,"stop":["a","b"],"seed":-1,"logprobs":true,"top_logprobs":5,"min_p":0.1,)"
-      R"("max_tokens":9,"max_completion_tokens":7,"min_tokens":3,"ignore_eos":true,"stream":true,"presence_penalty":1,)"
+      R"("max_tokens":9,"max_completion_tokens":7,"min_tokens":3,"ignore_eos":true,"stream":true,)"
+      R"("presence_penalty":1,)"
       R"("frequency_penalty":-1,"stop_token_ids":[3],"logit_bias":{"4":-100},"return_token_ids":true,)"
-      R"("stream_options":{"include_usage":true,"continuous_usage_stats":true},"include_stop_str_in_output":true,)"
+      R"("stream_options":{"include_usage":true,"continuous_usage_stats":true},)"
+      R"("include_stop_str_in_output":true,)"
       R"("skip_special_tokens":false,"tool_choice":"auto",)"
       R"("tools":[{"type":"function","function":{"name":"f","parameters":{}}}])"));
   const auto& options = request.options;
@@ -383,7 +385,8 @@ BOOST_AUTO_TEST_CASE(all_fields_arrive) {
 BOOST_AUTO_TEST_CASE(conversations_keep_roles_calls_and_reasoning) {
   const auto chat =
       accepted(
-          R"({"messages":[{"role":"developer","content":"d"},{"role":"user","content":["a",{"type":"text","text":"b"}]},)"
+          R"({"messages":[{"role":"developer","content":"d"},)"
+          R"({"role":"user","content":["a",{"type":"text","text":"b"}]},)"
           R"({"role":"assistant","content":null,"reasoning":"r","tool_calls":[)"
           R"({"id":"1","type":"function","function":{"name":"f","arguments":"{\"x\":1}"}},)"
           R"({"id":"2","type":"function","function":{"name":"g","arguments":{"y":[1,2]}}}]},)"

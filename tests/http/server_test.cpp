@@ -344,7 +344,8 @@ BOOST_AUTO_TEST_CASE(the_port_is_open_while_loading) {
   }));
   const auto health = fetch(fixture.port(), "GET", "/health");
   BOOST_TEST(health.body.starts_with(
-      R"({"error":{"code":503,"message":"Loading model","type":"unavailable_error"},"phase":"loading weights")"));
+      R"({"error":{"code":503,"message":"Loading model","type":"unavailable_error"},)"
+      R"("phase":"loading weights")"));
   const auto refused = fetch(fixture.port(), "POST", chat, chat_body("hi"));
   BOOST_TEST(refused.status == 503);
   BOOST_TEST(error_code_of(refused) == "loading");

@@ -35,5 +35,6 @@ const status = await new Promise((resolve) => test.on('exit', (code) => resolve(
 server.stdin.end();
 server.kill('SIGTERM');
 const ended = await server_ended;
-console.log(`the server ended with ${ended}`);
-process.exit(status);
+const ended_well = ended === 0 || ended === 'SIGTERM';
+console.log(`the server ended with ${ended}${ended_well ? '' : ', expected 0 or SIGTERM'}`);
+process.exit(ended_well ? status : 1);
