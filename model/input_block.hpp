@@ -2,10 +2,11 @@
 
 #include "gpu/operations.hpp"
 
-#include <cstring>
+#include <cstddef>
 #include <initializer_list>
+#include <memory>
 #include <string>
-#include <vector>
+#include <utility>
 
 namespace troupe::model {
 
@@ -28,19 +29,21 @@ class input_block {
   }
   void seal() {
     arena_.seal();
-    staging_.resize(static_cast<size_t>(arena_.bytes()));
+    // Not zeroed: pages that no run fills are never touched, and a block for the largest picture is
+    // mostly such pages.
+    staging_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<size_t>(arena_.bytes()));
   }
 
   gpu::tensor_view device(field index) const { return arena_.view(index); }
   template <class T>
   T* host(field index) {
-    return reinterpret_cast<T*>(staging_.data() + offset(index));
+    return reinterpret_cast<T*>(staging_.get() + offset(index));
   }
 
   /// Sends everything up to and including the first `live_bytes` bytes of `last`.
   void send(gpu::operations& backend, field last, int64_t live_bytes) {
     const gpu::tensor_view start = gpu::make_view(arena_.base(), gpu::dtype::u8, arena_.bytes());
-    backend.upload(start, staging_.data(), offset(last) + live_bytes);
+    backend.upload(start, staging_.get(), offset(last) + live_bytes);
   }
 
   const gpu::arena& arena() const { return arena_; }
@@ -52,7 +55,7 @@ class input_block {
   }
 
   gpu::arena arena_;
-  std::vector<std::byte> staging_;
+  std::unique_ptr<std::byte[]> staging_;
 };
 
 }  // namespace troupe::model
