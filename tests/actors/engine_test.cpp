@@ -139,21 +139,20 @@ BOOST_AUTO_TEST_CASE(a_killed_shard_process_is_not_noticed_in_the_answers) {
 }
 
 BOOST_AUTO_TEST_CASE(a_frozen_shard_process_is_replaced) {
-  running_engine running(config_for("tiny", 2, config::isolation_mode::process));
+  auto config = config_for("tiny", 2, config::isolation_mode::process);
+  config.limits.step_timeout = 600s;  // so that only the heartbeat can notice within this test's patience
+  running_engine running(config);
   const testing::reference_set set("ref-tiny");
   client asking(running.system, running.engine.gateway());
   const auto request = testing::request_of(set.cases.front(), running.checkpoint.preprocessor);
   asking.submit(request);
   bool frozen = false;
-  const auto start = std::chrono::steady_clock::now();
-  BOOST_REQUIRE(asking.wait(60s, [&](actors::request_id, const answer& changed) {
+  BOOST_REQUIRE(asking.wait(180s, [&](actors::request_id, const answer& changed) {
     if (std::exchange(frozen, frozen || changed.tokens.size() >= 3) || !frozen) return;
     ::kill(child_processes().front(), SIGSTOP);
   }));
   BOOST_TEST(frozen);
   check_answer(set.cases.front(), asking.of(request->id));
-  // Noticed by the heartbeat, long before a step of this engine would time out.
-  BOOST_TEST((std::chrono::steady_clock::now() - start < 15s));
 }
 
 BOOST_AUTO_TEST_CASE(an_engine_leaves_no_process_behind) {

@@ -239,8 +239,9 @@ BOOST_AUTO_TEST_CASE(raw_ids_outside_the_vocabulary_or_for_pictures_are_refused)
     bench.run();
     BOOST_TEST((bench.of(request->id).end == ending::rejected));
     BOOST_TEST(bench.of(request->id).code == "invalid_value");
-    BOOST_TEST(bench.of(request->id).message.find("prompt token 2 is " + std::to_string(bad)) !=
-               std::string::npos);
+    const auto& why = bench.of(request->id).message;
+    BOOST_TEST(why.starts_with("prompt token 2 is "));
+    BOOST_TEST(why.find(std::to_string(bad)) != std::string::npos);
   }
 }
 

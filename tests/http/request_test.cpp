@@ -46,6 +46,9 @@ void check_refused(const std::string& body, int32_t status, std::string_view cod
   BOOST_TEST(error.code == code);
   BOOST_TEST(error.param == param);
   BOOST_TEST(!error.message.empty());
+  // Nobody learns from an error what the server is made of.
+  for (const auto* inside : {"0x", "std::", "boost", "simdjson", "caf", "/usr"})
+    BOOST_TEST(error.message.find(inside) == std::string::npos);
 }
 
 std::string user_parts(const std::string& parts) {
@@ -384,13 +387,12 @@ BOOST_AUTO_TEST_CASE(all_fields_arrive) {
 
 BOOST_AUTO_TEST_CASE(conversations_keep_roles_calls_and_reasoning) {
   const auto chat =
-      accepted(
-          R"({"messages":[{"role":"developer","content":"d"},)"
-          R"({"role":"user","content":["a",{"type":"text","text":"b"}]},)"
-          R"({"role":"assistant","content":null,"reasoning":"r","tool_calls":[)"
-          R"({"id":"1","type":"function","function":{"name":"f","arguments":"{\"x\":1}"}},)"
-          R"({"id":"2","type":"function","function":{"name":"g","arguments":{"y":[1,2]}}}]},)"
-          R"({"role":"tool","tool_call_id":"1","content":"18"}]})")
+      accepted(R"({"messages":[{"role":"developer","content":"d"},)"
+               R"({"role":"user","content":["a",{"type":"text","text":"b"}]},)"
+               R"({"role":"assistant","content":null,"reasoning":"r","tool_calls":[)"
+               R"({"id":"1","type":"function","function":{"name":"f","arguments":"{\"x\":1}"}},)"
+               R"({"id":"2","type":"function","function":{"name":"g","arguments":{"y":[1,2]}}}]},)"
+               R"({"role":"tool","tool_call_id":"1","content":"18"}]})")
           .chat;
   BOOST_TEST((chat.messages.at(0).role == model::chat_role::system));
   BOOST_TEST(chat.messages.at(1).content.size() == 2u);
