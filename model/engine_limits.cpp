@@ -12,7 +12,9 @@
 namespace troupe::model {
 namespace {
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 // A pool of one full-size picture (16,384 rows) is always enough to make progress; more only helps
 // many requests that wait at once.
@@ -82,8 +84,8 @@ engine_limits derive_limits(const config::engine_config& engine,
 
   engine_limits limits;
   limits.tp_size = engine.parallel.tensor;
-  limits.activation = engine.model.dtype == config::compute_dtype::float32 ? gpu::dtype::f32
-                                                                           : gpu::dtype::bf16;
+  limits.activation =
+      engine.model.dtype == config::compute_dtype::float32 ? gpu::dtype::f32 : gpu::dtype::bf16;
   limits.kv_block_bytes =
       kv_block_bytes(text, limits.tp_size, settings.block_size, limits.activation);
 
@@ -111,13 +113,12 @@ engine_limits derive_limits(const config::engine_config& engine,
   const int64_t patch_area = int64_t{processor.patch_size} * processor.patch_size;
   const int64_t largest_picture = ceil_div(processor.image_max_pixels, patch_area);
   const int64_t reachable = plan.max_model_len * processor.merge_size * processor.merge_size;
-  limits.vision_max_patches =
-      settings.vision_max_patches > 0
-          ? settings.vision_max_patches
-          : static_cast<int32_t>(std::min(largest_picture, reachable));
+  limits.vision_max_patches = settings.vision_max_patches > 0
+                                  ? settings.vision_max_patches
+                                  : static_cast<int32_t>(std::min(largest_picture, reachable));
   // A frame has at least one merge unit of patches.
-  limits.vision_max_segments = std::min(
-      limits.vision_max_patches / (processor.merge_size * processor.merge_size), 1024);
+  limits.vision_max_segments =
+      std::min(limits.vision_max_patches / (processor.merge_size * processor.merge_size), 1024);
   return limits;
 }
 

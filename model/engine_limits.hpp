@@ -22,7 +22,8 @@ struct engine_limits {
 
 /// Derives the sizes. `available_bytes` is the memory free for this node's KV caches (all ranks
 /// together); it matters only if `limits.kv_cache_bytes` is 0. Throws config::error listing what
-/// cannot work: ranks that do not divide, a context that does not fit (with the largest that would).
+/// cannot work: ranks that do not divide, a context that does not fit (with the largest that
+/// would).
 engine_limits derive_limits(const config::engine_config& engine,
                             const config::checkpoint_config& checkpoint, int64_t available_bytes);
 

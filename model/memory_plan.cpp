@@ -19,13 +19,16 @@ int64_t linear_parameters(const config::text_config& text, const text_shape& ran
   const int64_t attention = hidden * (rank.qkv_width() + rank.q_width());
   if (!text.experts.sparse(layer)) return attention + 3 * hidden * rank.intermediate_size;
   // The rank's share of an expert's width: every expert is on every rank.
-  const int64_t share = int64_t{rank.q_width()} * text.experts.moe_intermediate_size / text.q_width();
+  const int64_t share =
+      int64_t{rank.q_width()} * text.experts.moe_intermediate_size / text.q_width();
   return attention + rank.num_experts * (hidden + 3 * hidden * share);
 }
 
-int64_t text_weight_bytes(const config::text_config& text, const text_shape& rank, int64_t element) {
+int64_t text_weight_bytes(const config::text_config& text, const text_shape& rank,
+                          int64_t element) {
   const int64_t hidden = rank.hidden_size;
-  int64_t parameters = int64_t{text.vocab_size} * hidden + int64_t{rank.vocab_part} * hidden + hidden;
+  int64_t parameters =
+      int64_t{text.vocab_size} * hidden + int64_t{rank.vocab_part} * hidden + hidden;
   for (int32_t layer = 0; layer < text.num_hidden_layers; ++layer)
     parameters += linear_parameters(text, rank, layer) + 2 * hidden + 2 * text.head_dim;
   return parameters * element;
@@ -35,7 +38,8 @@ int64_t vision_weight_bytes(const config::vision_config& vision, int64_t element
   const int64_t width = vision.hidden_size, merged = width * vision.merge_unit();
   const int64_t block = 4 * width * (width + 1) + 2 * width * vision.intermediate_size +
                         vision.intermediate_size + width + 4 * width;
-  const int64_t merger = merged * merged + merged + merged * vision.out_hidden_size + vision.out_hidden_size;
+  const int64_t merger =
+      merged * merged + merged + merged * vision.out_hidden_size + vision.out_hidden_size;
   const int64_t mergers = 1 + vision.num_deepstack_levels();
   const int64_t parameters = vision.patch_width() * width + width +
                              vision.num_position_embeddings * width + vision.depth * block +
@@ -45,9 +49,10 @@ int64_t vision_weight_bytes(const config::vision_config& vision, int64_t element
 
 int64_t activation_bytes(const text_shape& rank, const plan::plan_limits& limits, int32_t tp_size,
                          int64_t element) {
-  const int64_t per_token = (2 * rank.hidden_size + rank.qkv_width() + rank.q_width() +
-                             3 * rank.intermediate_size) * element +
-                            (rank.hidden_size + rank.num_experts + 1) * word_bytes;
+  const int64_t per_token =
+      (2 * rank.hidden_size + rank.qkv_width() + rank.q_width() + 3 * rank.intermediate_size) *
+          element +
+      (rank.hidden_size + rank.num_experts + 1) * word_bytes;
   const int64_t parts = rank.vocab_size + (tp_size > 1 ? rank.vocab_part : 0);
   return limits.max_num_batched_tokens * per_token +
          limits.max_num_seqs * (rank.hidden_size * element + parts * word_bytes);
@@ -60,15 +65,18 @@ int64_t input_bytes(const plan::plan_limits& limits) {
          limits.max_adjustments * int64_t{sizeof(plan::logit_adjustment)};
 }
 
-int64_t vision_activation_bytes(const config::vision_config& vision, int64_t patches, int64_t element) {
-  const int64_t per_patch = (7 * vision.hidden_size + vision.intermediate_size + vision.patch_width()) * element;
+int64_t vision_activation_bytes(const config::vision_config& vision, int64_t patches,
+                                int64_t element) {
+  const int64_t per_patch =
+      (7 * vision.hidden_size + vision.intermediate_size + vision.patch_width()) * element;
   return patches * (per_patch + 5 * word_bytes) +
          patches / vision.merge_unit() * vision.out_hidden_size * element;
 }
 
 }  // namespace
 
-std::vector<planned_memory> plan_memory(const config::model_config& model, const engine_limits& limits) {
+std::vector<planned_memory> plan_memory(const config::model_config& model,
+                                        const engine_limits& limits) {
   const auto& plan = limits.plan;
   const text_shape rank = share_of(model.text, limits.tp_size);
   const int64_t element = gpu::size_of(limits.activation);
@@ -85,13 +93,17 @@ std::vector<planned_memory> plan_memory(const config::model_config& model, const
   if (ranks > 1)
     rows.push_back({"symmetric arena", 2 * model_runner::lane(model, plan, ranks).slot_bytes, ranks,
                     "two slots of the largest message"});
-  rows.push_back({"vision weights", vision_weight_bytes(model.vision, element), 1, "one tower per node"});
-  rows.push_back({"vision activations", vision_activation_bytes(model.vision, limits.vision_max_patches, element), 1,
+  rows.push_back(
+      {"vision weights", vision_weight_bytes(model.vision, element), 1, "one tower per node"});
+  rows.push_back({"vision activations",
+                  vision_activation_bytes(model.vision, limits.vision_max_patches, element), 1,
                   fmt::format("{} patches at once", limits.vision_max_patches)});
   rows.push_back({"visual pool",
                   (1 + model.vision.num_deepstack_levels()) * int64_t{plan.visual_pool_rows} *
-                      model.vision.out_hidden_size * element, 1,
-                  fmt::format("{} rows of {} levels", plan.visual_pool_rows, 1 + model.vision.num_deepstack_levels())});
+                      model.vision.out_hidden_size * element,
+                  1,
+                  fmt::format("{} rows of {} levels", plan.visual_pool_rows,
+                              1 + model.vision.num_deepstack_levels())});
   return rows;
 }
 

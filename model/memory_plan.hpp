@@ -20,7 +20,8 @@ struct planned_memory {
 };
 
 /// Where every byte of a node goes, from shapes alone: the same sizes that runners reserve.
-std::vector<planned_memory> plan_memory(const config::model_config& model, const engine_limits& limits);
+std::vector<planned_memory> plan_memory(const config::model_config& model,
+                                        const engine_limits& limits);
 
 /// Everything but the KV cache, all ranks together.
 int64_t fixed_bytes(const std::vector<planned_memory>& plan);

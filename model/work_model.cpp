@@ -29,10 +29,12 @@ double layers_parameters(const config::text_config& text, double experts) {
   return sum;
 }
 
-/// Expected number of experts that at least one of `tokens` tokens chose, if all are equally likely.
+/// Expected number of experts that at least one of `tokens` tokens chose, if all are equally
+/// likely.
 double distinct_experts(const config::expert_config& experts, int64_t tokens) {
   if (experts.num_experts == 0) return 0;
-  const double missed = 1.0 - static_cast<double>(experts.num_experts_per_tok) / experts.num_experts;
+  const double missed =
+      1.0 - static_cast<double>(experts.num_experts_per_tok) / experts.num_experts;
   return experts.num_experts * (1.0 - std::pow(missed, static_cast<double>(tokens)));
 }
 
@@ -67,8 +69,9 @@ double prefill_flops(const config::text_config& text, int64_t tokens, int64_t ca
 double vision_flops(const config::vision_config& vision, const std::vector<patch_grid>& grids) {
   const double width = vision.hidden_size;
   const double merged = width * vision.merge_unit();
-  const double per_patch = 2.0 * vision.patch_width() * width +
-                           vision.depth * 2.0 * (4 * width * width + 2 * width * vision.intermediate_size);
+  const double per_patch =
+      2.0 * vision.patch_width() * width +
+      vision.depth * 2.0 * (4 * width * width + 2 * width * vision.intermediate_size);
   const double per_token = (1 + vision.num_deepstack_levels()) * 2.0 *
                            (merged * merged + merged * vision.out_hidden_size);
   double flops = 0;

@@ -5,8 +5,8 @@
 #include "model/vision/vision_runner.hpp"
 #include "model/work_model.hpp"
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -36,7 +36,7 @@ config::engine_config engine_for(const model_bench_options& options, int64_t max
                                  int32_t max_num_seqs, int32_t max_batched_tokens) {
   config::engine_config engine;
   engine.model.dtype = options.type() == gpu::dtype::f32 ? config::compute_dtype::float32
-                                                          : config::compute_dtype::bfloat16;
+                                                         : config::compute_dtype::bfloat16;
   engine.model.max_model_len = max_model_len;
   engine.limits.max_num_seqs = max_num_seqs;
   engine.limits.max_num_batched_tokens = max_batched_tokens;
@@ -53,7 +53,8 @@ int bench_decode(const model_bench_options& options) {
   const auto model = config::named_model_config(options.shape);
   const double read_rate = gpu::cpu::measure_read_rate(options.threads);
   const int32_t length = options.context + options.steps + 1;
-  offline_model offline(model, engine_for(options, length, options.batch, std::max(options.batch, 256)),
+  offline_model offline(model,
+                        engine_for(options, length, options.batch, std::max(options.batch, 256)),
                         options.threads);
   for (int32_t i = 0; i < options.batch; ++i) offline.submit(options.context, options.steps + 1);
 
@@ -63,14 +64,17 @@ int bench_decode(const model_bench_options& options) {
     run_times.push_back(times.run_seconds);
     wall_times.push_back(times.wall_seconds);
   }
-  const double bytes = model::decode_bytes(model.text, options.type(), options.type(), options.batch,
-                                           options.context + options.steps / 2);
+  const double bytes = model::decode_bytes(model.text, options.type(), options.type(),
+                                           options.batch, options.context + options.steps / 2);
   const double seconds = quantile(run_times, 0.5), limit = bytes / read_rate;
-  print_row({fmt::format("decode {}", describe_shape(options)),
-             fmt::format("batch {} context {}: {:.2f} ms", options.batch, options.context, seconds * 1e3),
-             fmt::format("{:.2f} ms: {:.3f} GB at {:.1f} GB/s", limit * 1e3, bytes / 1e9, read_rate / 1e9),
-             limit / seconds});
-  print_row({"  p99 / p50 of a step", fmt::format("{:.3f}", quantile(run_times, 0.99) / seconds), "", 0});
+  print_row(
+      {fmt::format("decode {}", describe_shape(options)),
+       fmt::format("batch {} context {}: {:.2f} ms", options.batch, options.context, seconds * 1e3),
+       fmt::format("{:.2f} ms: {:.3f} GB at {:.1f} GB/s", limit * 1e3, bytes / 1e9,
+                   read_rate / 1e9),
+       limit / seconds});
+  print_row(
+      {"  p99 / p50 of a step", fmt::format("{:.3f}", quantile(run_times, 0.99) / seconds), "", 0});
   print_row({"  wall over run time (planning)",
              fmt::format("{:.4f}", quantile(wall_times, 0.5) / seconds), "", 0});
   return 0;
@@ -101,7 +105,8 @@ model::patch_rows random_patches(const config::vision_config& vision, model::pat
   model::patch_rows rows{grid, {}};
   std::mt19937 random(1);
   std::uniform_real_distribution<float> value(-1, 1);
-  rows.pixels.resize(static_cast<size_t>(grid.patches()) * static_cast<size_t>(vision.patch_width()));
+  rows.pixels.resize(static_cast<size_t>(grid.patches()) *
+                     static_cast<size_t>(vision.patch_width()));
   for (auto& pixel : rows.pixels) pixel = value(random);
   return rows;
 }
@@ -109,8 +114,8 @@ model::patch_rows random_patches(const config::vision_config& vision, model::pat
 int bench_vision(const model_bench_options& options) {
   const auto model = config::named_model_config(options.shape);
   const double matmul_rate = gpu::cpu::measure_matmul_rate(options.threads, options.type());
-  const auto grid = model::image_grid({options.height, options.width},
-                                      shape_checkpoint(model).preprocessor);
+  const auto grid =
+      model::image_grid({options.height, options.width}, shape_checkpoint(model).preprocessor);
   const auto patches = random_patches(model.vision, grid);
   model::visual_pool pool(model, options.type(), grid.patches() / model.vision.merge_unit());
   model::encode_item item{&patches, {}};
@@ -127,7 +132,8 @@ int bench_vision(const model_bench_options& options) {
   for (int32_t round = 0; round < std::max(3, options.steps / 8); ++round) {
     const auto begin = std::chrono::steady_clock::now();
     tower.encode({item});
-    times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    times.push_back(
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
   const double flops = model::vision_flops(model.vision, {grid});
   const double seconds = quantile(times, 0.5), limit = flops / matmul_rate;
@@ -163,11 +169,13 @@ CLI::App* add_one(CLI::App& bench, action& chosen, const char* name, const char*
 
 void add_bench_model(CLI::App& bench, action& chosen) {
   const auto options = std::make_shared<model_bench_options>();
-  auto* decode = add_one(bench, chosen, "decode", "One decode step beside the memory rate", bench_decode, options);
+  auto* decode = add_one(bench, chosen, "decode", "One decode step beside the memory rate",
+                         bench_decode, options);
   decode->add_option("--batch", options->batch, "sequences")->check(CLI::PositiveNumber);
-  decode->add_option("--context", options->context, "keys per sequence")->check(CLI::PositiveNumber);
-  auto* prefill =
-      add_one(bench, chosen, "prefill", "One prompt beside the matmul rate", bench_prefill, options);
+  decode->add_option("--context", options->context, "keys per sequence")
+      ->check(CLI::PositiveNumber);
+  auto* prefill = add_one(bench, chosen, "prefill", "One prompt beside the matmul rate",
+                          bench_prefill, options);
   prefill->add_option("--tokens", options->tokens, "prompt length")->check(CLI::PositiveNumber);
   auto* vision =
       add_one(bench, chosen, "vision", "One picture beside the matmul rate", bench_vision, options);

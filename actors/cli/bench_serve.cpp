@@ -3,12 +3,12 @@
 #include "actors/cli/served_engine.hpp"
 #include "actors/cli/settings.hpp"
 
-#include <utility>
 #include <boost/asio/ip/tcp.hpp>
+#include <utility>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <CLI/CLI.hpp>
 
 #include <chrono>
 #include <memory>
@@ -45,13 +45,15 @@ std::string request_text(const serve_bench_options& options, uint16_t port, int6
       R"("temperature":0,"ignore_eos":true,"max_tokens":{}}})",
       10 + number % 80, options.max_tokens);
   return fmt::format(
-      "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: application/json\r\n"
+      "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: "
+      "application/json\r\n"
       "Connection: close\r\nContent-Length: {}\r\n\r\n{}",
       port, body.size(), body);
 }
 
 /// One streamed request over a connection of its own; every chunk with text counts as one token.
-void run_request(const serve_bench_options& options, uint16_t port, int64_t number, client_times& times) {
+void run_request(const serve_bench_options& options, uint16_t port, int64_t number,
+                 client_times& times) {
   boost::asio::ip::tcp::iostream stream;
   stream.expires_after(silence_max);
   const auto begin = clock::now();
@@ -62,7 +64,8 @@ void run_request(const serve_bench_options& options, uint16_t port, int64_t numb
   bool first = true, done = false;
   for (std::string line; !done && std::getline(stream, line);) {
     done = line.starts_with("data: [DONE]");
-    if (done || !line.starts_with("data: ") || line.find("\"content\":") == std::string::npos) continue;
+    if (done || !line.starts_with("data: ") || line.find("\"content\":") == std::string::npos)
+      continue;
     const auto now = clock::now();
     (first ? times.first_token : times.inter_token)
         .push_back(std::chrono::duration<double>(now - last).count());
@@ -70,7 +73,8 @@ void run_request(const serve_bench_options& options, uint16_t port, int64_t numb
     last = now;
   }
   if (!done)
-    throw std::runtime_error(fmt::format("a benchmark's stream broke off: {}", stream.error().message()));
+    throw std::runtime_error(
+        fmt::format("a benchmark's stream broke off: {}", stream.error().message()));
   ++times.requests;
 }
 
@@ -107,12 +111,17 @@ void measure(const serve_bench_options& options, uint16_t port, int32_t num_clie
   const double seconds = std::chrono::duration<double>(clock::now() - begin).count();
   const double tokens = static_cast<double>(all.first_token.size() + all.inter_token.size());
   print_row({fmt::format("{} clients, {} tokens each", num_clients, options.max_tokens),
-             fmt::format("{:.1f} requests/s, {:.0f} tokens/s", static_cast<double>(all.requests) / seconds,
-                         tokens / seconds), "", 0});
-  print_row({"  first token", fmt::format("p50 {:.1f} ms, p99 {:.1f} ms", 1e3 * quantile(all.first_token, 0.5),
-                                          1e3 * quantile(all.first_token, 0.99)), "", 0});
-  print_row({"  between tokens", fmt::format("p50 {:.2f} ms, p99 {:.2f} ms", 1e3 * quantile(all.inter_token, 0.5),
-                                             1e3 * quantile(all.inter_token, 0.99)), "", 0});
+             fmt::format("{:.1f} requests/s, {:.0f} tokens/s",
+                         static_cast<double>(all.requests) / seconds, tokens / seconds),
+             "", 0});
+  print_row({"  first token",
+             fmt::format("p50 {:.1f} ms, p99 {:.1f} ms", 1e3 * quantile(all.first_token, 0.5),
+                         1e3 * quantile(all.first_token, 0.99)),
+             "", 0});
+  print_row({"  between tokens",
+             fmt::format("p50 {:.2f} ms, p99 {:.2f} ms", 1e3 * quantile(all.inter_token, 0.5),
+                         1e3 * quantile(all.inter_token, 0.99)),
+             "", 0});
 }
 
 int bench_serve(const serve_bench_options& options) {
@@ -130,14 +139,17 @@ int bench_serve(const serve_bench_options& options) {
 }  // namespace
 
 void add_bench_serve(CLI::App& bench, action& chosen) {
-  auto* command = bench.add_subcommand("serve", "Requests/s and latencies of a checkpoint, over HTTP");
+  auto* command =
+      bench.add_subcommand("serve", "Requests/s and latencies of a checkpoint, over HTTP");
   auto options = std::make_shared<serve_bench_options>();
   options->settings.add_to(*command);
   command->add_option("--clients", options->clients, "numbers of clients, one round each")
       ->delimiter(',')
       ->capture_default_str();
-  command->add_option("--seconds", options->seconds, "length of a round")->check(CLI::PositiveNumber);
-  command->add_option("--max-tokens", options->max_tokens, "tokens per request")->check(CLI::PositiveNumber);
+  command->add_option("--seconds", options->seconds, "length of a round")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--max-tokens", options->max_tokens, "tokens per request")
+      ->check(CLI::PositiveNumber);
   command->callback([&chosen, options] { chosen = [options] { return bench_serve(*options); }; });
 }
 

@@ -3,9 +3,9 @@
 #include "actors/system.hpp"
 #include "model/plan/step_plan.hpp"
 
+#include <fmt/format.h>
 #include <CLI/CLI.hpp>
 #include <caf/scoped_actor.hpp>
-#include <fmt/format.h>
 
 #include <atomic>
 #include <chrono>
@@ -120,8 +120,7 @@ int bench_step(const step_bench_options& options) {
   group.epoch = 1;
   group.watcher = system.spawn(null_watcher);
   for (int32_t rank = 0; rank < options.shards; ++rank)
-    group.shards.push_back(
-        system.spawn<caf::detached>(null_shard, rank == 0 ? seen : nullptr));
+    group.shards.push_back(system.spawn<caf::detached>(null_shard, rank == 0 ? seen : nullptr));
 
   caf::scoped_actor self{system};
   for (int32_t i = 0; i < options.requests; ++i) self->send(scheduler, make_request(options.steps));
@@ -129,15 +128,20 @@ int bench_step(const step_bench_options& options) {
   const int64_t expected = int64_t{options.requests} * options.steps;
   const auto deadline = clock::now() + 5min;
   while (seen->tokens < expected) {
-    if (clock::now() > deadline) throw std::runtime_error("the steps did not finish within 5 minutes");
+    if (clock::now() > deadline)
+      throw std::runtime_error("the steps did not finish within 5 minutes");
     std::this_thread::sleep_for(5ms);
   }
 
   std::vector<double> costs;
   for (size_t i = 1; i < seen->times.size(); ++i)
-    costs.push_back(std::chrono::duration<double, std::micro>(seen->times[i] - seen->times[i - 1]).count());
-  print_row({fmt::format("step with null devices, {} requests, {} shards", options.requests, options.shards),
-             fmt::format("p50 {:.1f} us, p99 {:.1f} us", quantile(costs, 0.5), quantile(costs, 0.99)), "", 0});
+    costs.push_back(
+        std::chrono::duration<double, std::micro>(seen->times[i] - seen->times[i - 1]).count());
+  print_row(
+      {fmt::format("step with null devices, {} requests, {} shards", options.requests,
+                   options.shards),
+       fmt::format("p50 {:.1f} us, p99 {:.1f} us", quantile(costs, 0.5), quantile(costs, 0.99)), "",
+       0});
   system.await_actors_before_shutdown(false);
   for (auto& shard : group.shards) caf::anon_send_exit(shard, caf::exit_reason::user_shutdown);
   caf::anon_send_exit(scheduler, caf::exit_reason::user_shutdown);
@@ -150,7 +154,8 @@ void add_bench_step(CLI::App& bench, action& chosen) {
   auto* command = bench.add_subcommand(
       "step", "Cost of one planned step without a device: plan, messages, completion");
   auto options = std::make_shared<step_bench_options>();
-  command->add_option("--requests", options->requests, "decoding requests")->check(CLI::PositiveNumber);
+  command->add_option("--requests", options->requests, "decoding requests")
+      ->check(CLI::PositiveNumber);
   command->add_option("--shards", options->shards, "ranks")->check(CLI::PositiveNumber);
   command->add_option("--steps", options->steps, "steps")->check(CLI::Range(10, 100'000));
   command->callback([&chosen, options] { chosen = [options] { return bench_step(*options); }; });

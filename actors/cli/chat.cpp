@@ -3,10 +3,10 @@
 #include "actors/cli/local_engine.hpp"
 #include "actors/cli/settings.hpp"
 
-#include <CLI/CLI.hpp>
 #include <editline/readline.h>
 #include <fmt/format.h>
 #include <unistd.h>
+#include <CLI/CLI.hpp>
 
 #include <cstdlib>
 #include <iostream>
@@ -135,8 +135,10 @@ void add_chat(CLI::App& program, action& chosen) {
   auto* command = program.add_subcommand("chat", "Talk to a model in the terminal");
   auto options = std::make_shared<chat_options>();
   options->settings.add_to(*command);
-  command->add_option("--image", options->images, "picture file for the first message, several allowed");
-  command->add_option("--temperature", options->temperature, "0: greedy")->check(CLI::Range(0.0, 2.0));
+  command->add_option("--image", options->images,
+                      "picture file for the first message, several allowed");
+  command->add_option("--temperature", options->temperature, "0: greedy")
+      ->check(CLI::Range(0.0, 2.0));
   command->callback([&chosen, options] { chosen = [options] { return chat(*options); }; });
 }
 

@@ -1,8 +1,8 @@
 #include "actors/cli/commands.hpp"
 #include "config/load.hpp"
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <cstdlib>
 #include <memory>

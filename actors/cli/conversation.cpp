@@ -2,9 +2,9 @@
 
 #include "model/vision/media.hpp"
 
+#include <fmt/format.h>
 #include <caf/scoped_actor.hpp>
 #include <caf/send.hpp>
-#include <fmt/format.h>
 
 #include <chrono>
 #include <fstream>
@@ -16,7 +16,8 @@ namespace {
 
 using clock = std::chrono::steady_clock;
 
-// An engine reports an end for every request within its deadline; silence for longer means it is gone.
+// An engine reports an end for every request within its deadline; silence for longer means it is
+// gone.
 constexpr std::chrono::minutes silence_max{15};
 
 double seconds_since(clock::time_point begin) {
@@ -31,9 +32,10 @@ double answer::tokens_per_second() const {
 }
 
 std::string answer::summary() const {
-  return fmt::format("{} tokens in ({} visual, {} cached), {} out, first after {:.3f} s, {:.1f} tokens/s",
-                     usage.prompt_tokens, usage.visual_tokens, usage.cached_tokens,
-                     usage.completion_tokens, first_token_seconds, tokens_per_second());
+  return fmt::format(
+      "{} tokens in ({} visual, {} cached), {} out, first after {:.3f} s, {:.1f} tokens/s",
+      usage.prompt_tokens, usage.visual_tokens, usage.cached_tokens, usage.completion_tokens,
+      first_token_seconds, tokens_per_second());
 }
 
 answer ask(caf::actor_system& system, const actors::gateway_actor& gateway,

@@ -33,13 +33,14 @@ struct answer {
   std::string summary() const;
 };
 
-/// Sends one request and blocks until it ends; `on_text` gets each piece of text as it arrives. Throws
-/// request_error.
+/// Sends one request and blocks until it ends; `on_text` gets each piece of text as it arrives.
+/// Throws request_error.
 answer ask(caf::actor_system& system, const actors::gateway_actor& gateway,
            const std::shared_ptr<const actors::completion_request>& request,
            const std::function<void(std::string_view)>& on_text);
 
-/// A picture file as a media item; only its header is read. Throws std::runtime_error naming the file.
+/// A picture file as a media item; only its header is read. Throws std::runtime_error naming the
+/// file.
 model::media_item load_picture(const std::filesystem::path& file,
                                const config::preprocessor_config& preprocessor);
 

@@ -3,8 +3,8 @@
 #include "actors/cli/local_engine.hpp"
 #include "actors/cli/settings.hpp"
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <memory>
 #include <string>
@@ -60,12 +60,15 @@ void add_generate(CLI::App& program, action& chosen) {
   auto options = std::make_shared<generate_options>();
   options->settings.add_to(*command);
   command->add_option("-p,--prompt", options->prompt, "the question")->required();
-  command->add_option("--image", options->images, "picture file, several allowed, placed before the text")
+  command
+      ->add_option("--image", options->images,
+                   "picture file, several allowed, placed before the text")
       ->check(CLI::ExistingFile);
   command->add_option("--system", options->system, "system prompt");
   command->add_option("--max-tokens", options->max_tokens, "0: the rest of the context")
       ->check(CLI::NonNegativeNumber);
-  command->add_option("--temperature", options->temperature, "0: greedy")->check(CLI::Range(0.0, 2.0));
+  command->add_option("--temperature", options->temperature, "0: greedy")
+      ->check(CLI::Range(0.0, 2.0));
   command->add_flag("-q,--quiet", options->quiet, "no summary line");
   command->callback([&chosen, options] { chosen = [options] { return generate(*options); }; });
 }

@@ -2,8 +2,8 @@
 
 #include "actors/cli/progress.hpp"
 
-#include <caf/scoped_actor.hpp>
 #include <fmt/format.h>
+#include <caf/scoped_actor.hpp>
 
 #include <chrono>
 #include <optional>

@@ -26,8 +26,8 @@ class local_engine {
   actors::engine engine_;
 };
 
-/// Shows how far `gateway`'s engine is until it is ready; throws std::runtime_error when it failed. `stop`
-/// is polled: true ends the wait early (returns false).
+/// Shows how far `gateway`'s engine is until it is ready; throws std::runtime_error when it failed.
+/// `stop` is polled: true ends the wait early (returns false).
 bool show_loading(caf::actor_system& system, const actors::gateway_actor& gateway,
                   const std::function<bool()>& stop);
 

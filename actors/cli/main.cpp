@@ -2,10 +2,10 @@
 #include "actors/shard_process.hpp"
 #include "config/error.hpp"
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
+#include <CLI/CLI.hpp>
 
 #include <unistd.h>
 
@@ -18,10 +18,10 @@ namespace {
 constexpr int failure_status = 1;
 constexpr int usage_status = 2;  // what the operator wrote cannot work
 
-/// Threads of an OpenMP team that wait for each other spin for about a millisecond by default, which is the
-/// right thing only while nothing else wants a core: beside other actors each wait then costs a time
-/// slice. libgomp reads its environment when it is loaded, before main, so the program starts once more with
-/// a short spin. An operator's own setting is left alone.
+/// Threads of an OpenMP team that wait for each other spin for about a millisecond by default,
+/// which is the right thing only while nothing else wants a core: beside other actors each wait
+/// then costs a time slice. libgomp reads its environment when it is loaded, before main, so the
+/// program starts once more with a short spin. An operator's own setting is left alone.
 void spin_briefly(char** argv) {
   if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
   setenv("GOMP_SPINCOUNT", "2000", 1);

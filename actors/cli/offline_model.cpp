@@ -36,8 +36,8 @@ config::checkpoint_config shape_checkpoint(const config::model_config& model) {
 
 offline_model::offline_model(const config::model_config& model, const config::engine_config& engine,
                              int32_t num_threads)
-    : limits_(model::derive_limits(engine, shape_checkpoint(model),
-                                   model::available_memory_bytes())) {
+    : limits_(
+          model::derive_limits(engine, shape_checkpoint(model), model::available_memory_bytes())) {
   model::runner_options options;
   options.activation = limits_.activation;
   options.eager = engine.limits.eager;

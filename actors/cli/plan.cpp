@@ -6,8 +6,8 @@
 #include "model/memory_plan.hpp"
 #include "model/weights/model_weights.hpp"
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <memory>
@@ -56,10 +56,12 @@ void print_room(const config::text_config& text, const model::engine_limits& lim
   fmt::print("  room for {} tokens of context in all\n", tokens);
   fmt::print("  largest context of one sequence: {} (the model's limit is {})\n",
              std::min(tokens, text.max_position_embeddings), text.max_position_embeddings);
-  fmt::print("  sequences of {} tokens at once: {}\n", plan.max_model_len, tokens / plan.max_model_len);
+  fmt::print("  sequences of {} tokens at once: {}\n", plan.max_model_len,
+             tokens / plan.max_model_len);
 }
 
-config::checkpoint_config checkpoint_of(const plan_options& options, const config::engine_config& engine) {
+config::checkpoint_config checkpoint_of(const plan_options& options,
+                                        const config::engine_config& engine) {
   if (!options.shape.empty()) return shape_checkpoint(config::named_model_config(options.shape));
   auto checkpoint = config::read_checkpoint_config(engine);
   model::check_tensors(model::safetensors_folder(checkpoint.folder), checkpoint.model);
@@ -84,11 +86,15 @@ void add_plan(CLI::App& program, action& chosen) {
   auto* command = program.add_subcommand("plan", "Where every byte would go, and what would fit");
   auto options = std::make_shared<plan_options>();
   options->settings.add_to(*command);
-  command->add_option("--shape", options->shape, "a released shape instead of a folder: 2b, 4b, 8b, ...");
-  command->add_option("--memory", options->memory, "plan for this much instead of what is free, e.g. 80G")
+  command->add_option("--shape", options->shape,
+                      "a released shape instead of a folder: 2b, 4b, 8b, ...");
+  command
+      ->add_option("--memory", options->memory,
+                   "plan for this much instead of what is free, e.g. 80G")
       ->check(CLI::Validator(
           [](std::string& text) {
-            const bool valid = !text.empty() && text.find_first_not_of("0123456789.") >= text.size() - 1 &&
+            const bool valid = !text.empty() &&
+                               text.find_first_not_of("0123456789.") >= text.size() - 1 &&
                                std::string("0123456789kMGT").find(text.back()) != std::string::npos;
             return valid ? std::string() : "expected a number with k, M, G or T";
           },

@@ -21,8 +21,8 @@ class progress_bar {
 
   explicit progress_bar(std::FILE* out);
 
-  /// Shows `done` of `total` units of `phase`; a new phase begins a new bar. `bytes` says whether the
-  /// units are bytes (then with a rate) or items.
+  /// Shows `done` of `total` units of `phase`; a new phase begins a new bar. `bytes` says whether
+  /// the units are bytes (then with a rate) or items.
   void show(const std::string& phase, int64_t done, int64_t total, bool bytes);
   /// Ends the bar's line, if one is open.
   void finish();

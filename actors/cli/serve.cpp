@@ -2,9 +2,9 @@
 #include "actors/cli/served_engine.hpp"
 #include "actors/cli/settings.hpp"
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
+#include <CLI/CLI.hpp>
 
 #include <chrono>
 #include <csignal>
@@ -19,7 +19,8 @@ using namespace std::chrono_literals;
 // Inside the 30 s that process managers grant between SIGTERM and SIGKILL.
 constexpr auto drain_grace = 25s;
 
-/// SIGINT and SIGTERM as something to ask for. Made before any other thread, which inherit the mask.
+/// SIGINT and SIGTERM as something to ask for. Made before any other thread, which inherit the
+/// mask.
 class stop_signals {
  public:
   stop_signals() {

@@ -11,15 +11,15 @@
 
 namespace troupe::cli {
 
-/// An engine behind an HTTP server, in an actor system of its own. The port is open from construction;
-/// /health tells how far loading is.
+/// An engine behind an HTTP server, in an actor system of its own. The port is open from
+/// construction; /health tells how far loading is.
 class served_engine {
  public:
   /// Throws config::error for what cannot work, before the port opens.
   explicit served_engine(const config::engine_config& config);
 
-  /// Shows progress until the engine serves. False if `stop` said so first. Throws std::runtime_error
-  /// if it cannot serve.
+  /// Shows progress until the engine serves. False if `stop` said so first. Throws
+  /// std::runtime_error if it cannot serve.
   bool wait_ready(const std::function<bool()>& stop = [] { return false; });
 
   uint16_t port() const { return server_.port(); }

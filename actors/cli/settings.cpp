@@ -1,8 +1,8 @@
 #include "actors/cli/settings.hpp"
 
-#include <CLI/CLI.hpp>
 #include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
+#include <CLI/CLI.hpp>
 
 #include <cstdlib>
 
@@ -10,8 +10,7 @@ namespace troupe::cli {
 
 void setting_options::add_to(CLI::App& command) {
   command.add_option("MODEL", model_, "checkpoint folder");
-  command.add_option("-c,--config", file_, "TOML file with any of the settings")
-      ->type_name("FILE");
+  command.add_option("-c,--config", file_, "TOML file with any of the settings")->type_name("FILE");
   for (const auto& setting : config::setting_descriptions()) {
     if (setting.flags.empty()) continue;
     const std::string names = fmt::format("{}", fmt::join(setting.flags, ","));
@@ -26,11 +25,15 @@ void setting_options::add_to(CLI::App& command) {
           ->group("Settings");
       continue;
     }
-    command.add_flag_callback(names, [remember] { remember("true"); }, help)->group("Settings");
+    command
+        .add_flag_callback(
+            names, [remember] { remember("true"); }, help)
+        ->group("Settings");
     if (!setting.off_flags.empty())
       command
-          .add_flag_callback(fmt::format("{}", fmt::join(setting.off_flags, ",")),
-                             [remember] { remember("false"); }, "the opposite")
+          .add_flag_callback(
+              fmt::format("{}", fmt::join(setting.off_flags, ",")),
+              [remember] { remember("false"); }, "the opposite")
           ->group("Settings");
   }
 }

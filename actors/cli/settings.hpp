@@ -26,8 +26,8 @@ class setting_options {
   std::vector<std::pair<std::string, std::string>> flags_;
 };
 
-/// Sets the log's level. `quiet`: a command whose output is for a person to read shows warnings only,
-/// unless another level than the default was asked for.
+/// Sets the log's level. `quiet`: a command whose output is for a person to read shows warnings
+/// only, unless another level than the default was asked for.
 void apply_log_level(const config::engine_config& config, bool quiet);
 
 }  // namespace troupe::cli

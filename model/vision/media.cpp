@@ -21,9 +21,10 @@ media_item make_clip(std::vector<encoded_image> frames, double sample_fps,
   if (frames.empty())
     throw image_error(image_error::reason::bad_shape, "a video has no frames, expected at least 1");
   if (!std::isfinite(sample_fps) || sample_fps <= 0)
-    throw image_error(image_error::reason::bad_shape,
-                      fmt::format("a video is sampled at {} frames per second, expected a number over 0",
-                                  sample_fps));
+    throw image_error(
+        image_error::reason::bad_shape,
+        fmt::format("a video is sampled at {} frames per second, expected a number over 0",
+                    sample_fps));
   media_item item;
   item.video = true;
   item.sample_fps = sample_fps;
@@ -32,9 +33,10 @@ media_item make_clip(std::vector<encoded_image> frames, double sample_fps,
     const image_header header = read_image_header(*frames[i]);
     const image_size size = header.upright_size();
     if (size != first)
-      throw image_error(image_error::reason::bad_shape,
-                        fmt::format("frame {} of a video has {}x{} pixels, expected {}x{} as frame 0",
-                                    i, size.width, size.height, first.width, first.height));
+      throw image_error(
+          image_error::reason::bad_shape,
+          fmt::format("frame {} of a video has {}x{} pixels, expected {}x{} as frame 0", i,
+                      size.width, size.height, first.width, first.height));
     item.pixels += header.pixels();
   }
   item.grid = video_grid(static_cast<int32_t>(frames.size()), first, config);

@@ -172,33 +172,36 @@ BOOST_AUTO_TEST_CASE(paged_attention_equals_its_definition) {
 }
 
 BOOST_AUTO_TEST_CASE(a_sequence_is_the_same_bits_alone_and_in_any_chunks) {
-  for_backends([](operations& backend, dtype type) {
-    paged_case whole(type, 4, 2, 128, 16, {{1, 90}, {150, 150}, {3, 20}});
-    whole.issue(backend);
-    const int64_t first = whole.batch.query_start.as<int32_t>()[1];
-    for (const int32_t chunk : {1, 17, 64}) {
-      // The same cache and queries as one sequence, `chunk` tokens a step.
-      sequence_batch alone;
-      memory own;
-      alone.query_start = own.add_ids({0, 0});
-      alone.context_lengths = own.add_ids({0});
-      alone.block_tables = whole.batch.block_tables.slice_rows(1, 1);
-      alone.sequences = own.add_count(1);
-      const auto tokens = own.add_count(0);
-      const auto output = own.add(type, {64, whole.output.width()});
-      for (int32_t done = 0; done < 150; done += chunk) {
-        const int32_t count = std::min(chunk, 150 - done);
-        alone.query_start.as<int32_t>()[1] = count;
-        alone.context_lengths.as<int32_t>()[0] = done + count;
-        memory::set(tokens, count);
-        backend.paged_attention(output.slice_rows(0, count),
-                                whole.qkv.slice_rows(first + done, count), whole.cache, alone,
-                                tokens);
-        for (int64_t row = 0; row < count; ++row)
-          BOOST_REQUIRE((row_bytes(output, row) == row_bytes(whole.output, first + done + row)));
-      }
-    }
-  });
+  for_backends(
+      [](operations& backend, dtype type) {
+        paged_case whole(type, 4, 2, 128, 16, {{1, 90}, {150, 150}, {3, 20}});
+        whole.issue(backend);
+        const int64_t first = whole.batch.query_start.as<int32_t>()[1];
+        for (const int32_t chunk : {1, 17, 64}) {
+          // The same cache and queries as one sequence, `chunk` tokens a step.
+          sequence_batch alone;
+          memory own;
+          alone.query_start = own.add_ids({0, 0});
+          alone.context_lengths = own.add_ids({0});
+          alone.block_tables = whole.batch.block_tables.slice_rows(1, 1);
+          alone.sequences = own.add_count(1);
+          const auto tokens = own.add_count(0);
+          const auto output = own.add(type, {64, whole.output.width()});
+          for (int32_t done = 0; done < 150; done += chunk) {
+            const int32_t count = std::min(chunk, 150 - done);
+            alone.query_start.as<int32_t>()[1] = count;
+            alone.context_lengths.as<int32_t>()[0] = done + count;
+            memory::set(tokens, count);
+            backend.paged_attention(output.slice_rows(0, count),
+                                    whole.qkv.slice_rows(first + done, count), whole.cache, alone,
+                                    tokens);
+            for (int64_t row = 0; row < count; ++row)
+              BOOST_REQUIRE(
+                  (row_bytes(output, row) == row_bytes(whole.output, first + done + row)));
+          }
+        }
+      },
+      2);
 }
 
 BOOST_AUTO_TEST_CASE(large_scores_do_not_overflow) {
@@ -321,22 +324,24 @@ BOOST_AUTO_TEST_CASE(segments_attend_within_themselves) {
 }
 
 BOOST_AUTO_TEST_CASE(a_segment_is_the_same_bits_alone) {
-  for_backends([](operations& backend, dtype type) {
-    memory tensors;
-    const auto qkv = tensors.add_random(type, {210, 3 * 72});
-    const auto together = tensors.add(type, {210, 72});
-    const auto alone = tensors.add(type, {100, 72});
-    const auto starts = tensors.add_ids({0, 10, 110, 210});
-    const auto own_start = tensors.add_ids({0, 100});
-    const auto three = tensors.add_count(3);
-    const auto all = tensors.add_count(210);
-    const auto one = tensors.add_count(1);
-    const auto hundred = tensors.add_count(100);
-    backend.segment_attention(together, qkv, 1, starts, three, all);
-    backend.segment_attention(alone, qkv.slice_rows(10, 100), 1, own_start, one, hundred);
-    for (int64_t row = 0; row < 100; ++row)
-      BOOST_REQUIRE((row_bytes(alone, row) == row_bytes(together, 10 + row)));
-  });
+  for_backends(
+      [](operations& backend, dtype type) {
+        memory tensors;
+        const auto qkv = tensors.add_random(type, {210, 3 * 72});
+        const auto together = tensors.add(type, {210, 72});
+        const auto alone = tensors.add(type, {100, 72});
+        const auto starts = tensors.add_ids({0, 10, 110, 210});
+        const auto own_start = tensors.add_ids({0, 100});
+        const auto three = tensors.add_count(3);
+        const auto all = tensors.add_count(210);
+        const auto one = tensors.add_count(1);
+        const auto hundred = tensors.add_count(100);
+        backend.segment_attention(together, qkv, 1, starts, three, all);
+        backend.segment_attention(alone, qkv.slice_rows(10, 100), 1, own_start, one, hundred);
+        for (int64_t row = 0; row < 100; ++row)
+          BOOST_REQUIRE((row_bytes(alone, row) == row_bytes(together, 10 + row)));
+      },
+      2);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

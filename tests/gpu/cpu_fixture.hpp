@@ -135,7 +135,7 @@ inline void poison(const tensor_view& view, int64_t first) {
       set_value(view, row, column, std::numeric_limits<double>::quiet_NaN());
 }
 
-inline std::unique_ptr<operations> make_backend(instruction_set set, int32_t threads = 2) {
+inline std::unique_ptr<operations> make_backend(instruction_set set, int32_t threads = 1) {
   return std::make_unique<cpu_operations>(cpu_options{threads}, kernels_of(set));
 }
 
@@ -180,10 +180,11 @@ inline std::vector<std::byte> row_bytes(const tensor_view& view, int64_t row) {
   return {data, data + view.width() * size_of(view.type)};
 }
 
-/// For every instruction set and activation dtype of this machine.
-inline void for_backends(const std::function<void(operations&, dtype)>& body) {
+/// For every instruction set and activation dtype of this machine. One thread: teams meet at
+/// barriers, which take milliseconds on a machine that does something else beside the test.
+inline void for_backends(const std::function<void(operations&, dtype)>& body, int32_t threads = 1) {
   for (const auto set : instruction_sets()) {
-    const auto backend = make_backend(set);
+    const auto backend = make_backend(set, threads);
     for (const auto type : {dtype::f32, dtype::bf16})
       BOOST_TEST_CONTEXT(kernels_of(set).name << (type == dtype::bf16 ? " bf16" : " f32"))
     body(*backend, type);

@@ -48,7 +48,7 @@ constexpr dtypes all_dtypes[] = {
 BOOST_AUTO_TEST_SUITE(cpu_linear_test)
 
 BOOST_AUTO_TEST_CASE(products_of_all_dtypes_and_odd_sizes) {
-  const auto backend = make_cpu_operations({.num_threads = 2});
+  const auto backend = make_cpu_operations({.num_threads = 1});
   for (const auto& types : all_dtypes)
     for (const bool with_bias : {false, true})
       for (const auto& [in, out] : std::vector<std::pair<int64_t, int64_t>>{
@@ -62,7 +62,7 @@ BOOST_AUTO_TEST_CASE(products_of_all_dtypes_and_odd_sizes) {
 }
 
 BOOST_AUTO_TEST_CASE(every_live_count_with_poisoned_padding) {
-  const auto backend = make_cpu_operations({.num_threads = 2});
+  const auto backend = make_cpu_operations({.num_threads = 1});
   for (const auto& types : all_dtypes) {
     product p(*backend, types.operand, types.output, 150, 40, 24, true);
     const auto rows = p.tensors.add_count(0);
@@ -76,7 +76,7 @@ BOOST_AUTO_TEST_CASE(every_live_count_with_poisoned_padding) {
 }
 
 BOOST_AUTO_TEST_CASE(capacities_that_are_no_tile_height_are_not_overrun) {
-  const auto backend = make_cpu_operations({.num_threads = 2});
+  const auto backend = make_cpu_operations({.num_threads = 1});
   for (const int64_t capacity : {1, 3, 5, 23, 61, 100}) {
     product p(*backend, dtype::f32, dtype::f32, capacity + 1, 16, 8, false);
     const auto rows = p.tensors.add_count(static_cast<int32_t>(capacity));
@@ -91,7 +91,7 @@ BOOST_AUTO_TEST_CASE(capacities_that_are_no_tile_height_are_not_overrun) {
 }
 
 BOOST_AUTO_TEST_CASE(columns_of_wider_rows) {
-  const auto backend = make_cpu_operations({.num_threads = 2});
+  const auto backend = make_cpu_operations({.num_threads = 1});
   product p(*backend, dtype::bf16, dtype::f32, 6, 48, 32, true);
   const auto wide_input = p.tensors.add_random(dtype::bf16, {6, 100});
   const auto wide_output = p.tensors.add_random(dtype::f32, {6, 50});
@@ -138,7 +138,7 @@ BOOST_AUTO_TEST_CASE(the_source_of_a_weight_may_go) {
 }
 
 BOOST_AUTO_TEST_CASE(a_replay_allocates_no_arena) {
-  const auto backend = make_cpu_operations({.num_threads = 2});
+  const auto backend = make_cpu_operations({.num_threads = 1});
   product p(*backend, dtype::bf16, dtype::bf16, 200, 64, 64, false);
   const auto rows = p.tensors.add_count(200);
   backend->begin_capture(p.tensors.leases());

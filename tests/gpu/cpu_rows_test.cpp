@@ -379,21 +379,23 @@ BOOST_AUTO_TEST_CASE(vision_rope_turns_rows_then_columns) {
 }
 
 BOOST_AUTO_TEST_CASE(a_row_does_not_depend_on_other_rows_or_threads) {
-  for_backends([](operations& backend, dtype type) {
-    memory tensors;
-    constexpr int64_t many = 100, width = 1000;
-    const auto input = tensors.add_random(type, {many, width});
-    const auto weight = tensors.add_random(type, {width});
-    const auto together = tensors.add(type, {many, width});
-    const auto alone = tensors.add(type, {1, width});
-    const auto all = tensors.add_count(many);
-    const auto one = tensors.add_count(1);
-    backend.rms_norm(together, input, weight, 1e-6F, all);
-    for (const int64_t row : {0, 1, 49, 50, 99}) {
-      backend.rms_norm(alone, input.slice_rows(row, 1), weight, 1e-6F, one);
-      BOOST_TEST((row_bytes(alone, 0) == row_bytes(together, row)));
-    }
-  });
+  for_backends(
+      [](operations& backend, dtype type) {
+        memory tensors;
+        constexpr int64_t many = 100, width = 1000;
+        const auto input = tensors.add_random(type, {many, width});
+        const auto weight = tensors.add_random(type, {width});
+        const auto together = tensors.add(type, {many, width});
+        const auto alone = tensors.add(type, {1, width});
+        const auto all = tensors.add_count(many);
+        const auto one = tensors.add_count(1);
+        backend.rms_norm(together, input, weight, 1e-6F, all);
+        for (const int64_t row : {0, 1, 49, 50, 99}) {
+          backend.rms_norm(alone, input.slice_rows(row, 1), weight, 1e-6F, one);
+          BOOST_TEST((row_bytes(alone, 0) == row_bytes(together, row)));
+        }
+      },
+      2);
 }
 
 BOOST_AUTO_TEST_CASE(views_that_do_not_fit_are_refused) {

@@ -11,8 +11,11 @@ BOOST_AUTO_TEST_CASE(text_work_of_released_sizes) {
   const struct {
     const char* name;
     double linear_gflop_per_token, head_gflop, decode_gb;
-  } rows[] = {{"2b", 2.819, 0.622, 3.44},  {"4b", 7.267, 0.778, 8.05},      {"8b", 13.892, 1.245, 15.14},
-              {"32b", 62.411, 1.556, 63.97}, {"30b-a3b", 5.461, 0.622, 6.08}};
+  } rows[] = {{"2b", 2.819, 0.622, 3.44},
+              {"4b", 7.267, 0.778, 8.05},
+              {"8b", 13.892, 1.245, 15.14},
+              {"32b", 62.411, 1.556, 63.97},
+              {"30b-a3b", 5.461, 0.622, 6.08}};
   for (const auto& row : rows) {
     BOOST_TEST_CONTEXT(row.name) {
       const auto text = config::named_model_config(row.name).text;
@@ -21,7 +24,8 @@ BOOST_AUTO_TEST_CASE(text_work_of_released_sizes) {
       // One token attends to itself alone: linears, head, and almost no attention.
       BOOST_TEST(1e-9 * model::prefill_flops(text, 1, 0) == linears + row.head_gflop,
                  boost::test_tools::tolerance(1e-3));
-      BOOST_TEST(1e-9 * model::decode_bytes(text, gpu::dtype::bf16, gpu::dtype::bf16, 1, 0) == row.decode_gb,
+      BOOST_TEST(1e-9 * model::decode_bytes(text, gpu::dtype::bf16, gpu::dtype::bf16, 1, 0) ==
+                     row.decode_gb,
                  boost::test_tools::tolerance(2e-3));
     }
   }
@@ -48,8 +52,10 @@ BOOST_AUTO_TEST_CASE(vision_work_of_released_sizes) {
               {"8b", {1, 256, 256}, 593.7},
               {"32b", {1, 86, 128}, 25.152}};
   for (const auto& row : rows)
-    BOOST_TEST(1e-12 * model::vision_flops(config::named_model_config(row.name).vision, {row.grid}) == row.tflop,
-               boost::test_tools::tolerance(3e-3));
+    BOOST_TEST(
+        1e-12 * model::vision_flops(config::named_model_config(row.name).vision, {row.grid}) ==
+            row.tflop,
+        boost::test_tools::tolerance(3e-3));
 }
 
 BOOST_AUTO_TEST_SUITE_END()
