@@ -27,11 +27,10 @@ namespace {
 // fp32 against fp32: sums in another order, nothing else. Rows and logits are of scale 1 to 20.
 constexpr double tolerance_f32 = 1e-3;
 // bf16 has 8 significant bits. Over the cases of a set the logits' relative error is a property of
-// the arithmetic; a single case is a draw: one and the same picture gave 0.007 on four ranks and
-// 0.021 on one, whose sums differ in the last bits of fp32. So the set is held to the tighter
-// bound.
+// the arithmetic, so the set is held to the tighter bound; a single case moves by a factor of three
+// when fp32 sums change their order (another number of ranks, another instruction set).
 constexpr double relative_tolerance_bf16_set = 1e-2;
-constexpr double relative_tolerance_bf16_case = 3e-2;
+constexpr double relative_tolerance_bf16_case = 2e-2;
 
 constexpr int32_t whole_prompt = 256;
 // Not 0, so that a mistaken row number does not go unnoticed.
@@ -276,6 +275,7 @@ BOOST_DATA_TEST_CASE(logits_are_the_same_bits_alone_and_in_a_mix,
 
 BOOST_DATA_TEST_CASE(bf16_logits_are_near_the_reference, all_settings, setting) {
   double sum_of_squares = 0;
+  double largest = 0;
   const reference_set set = reference_of(setting.checkpoint);
   runner_group group({.checkpoint = setting.checkpoint,
                       .tp_size = setting.tp_size,
@@ -291,9 +291,11 @@ BOOST_DATA_TEST_CASE(bf16_logits_are_near_the_reference, all_settings, setting) 
         relative_error(group.logits(0), set.tensors.at(example.name + ".last_logits").values);
     BOOST_TEST_CONTEXT(example.name) BOOST_TEST(error < relative_tolerance_bf16_case);
     sum_of_squares += error * error;
+    largest = std::max(largest, error);
   }
   const double root_mean_square = std::sqrt(sum_of_squares / static_cast<double>(set.cases.size()));
-  BOOST_TEST_MESSAGE(setting << ": relative error of bf16 logits " << root_mean_square);
+  BOOST_TEST_MESSAGE(setting << ": relative error of bf16 logits " << root_mean_square
+                             << ", largest of a case " << largest);
   BOOST_TEST(root_mean_square < relative_tolerance_bf16_set);
 }
 
