@@ -312,6 +312,8 @@ engine::~engine() = default;
 engine::engine(engine&&) noexcept = default;
 
 const gateway_actor& engine::gateway() const { return state_->public_gateway; }
+const config::checkpoint_config& engine::checkpoint() const { return *state_->checkpoint; }
+const std::shared_ptr<const model::tokenizer>& engine::tokenizer() const { return state_->tokenizer; }
 
 void engine::wait_ready(std::chrono::milliseconds timeout) const {
   caf::scoped_actor self(state_->system);

@@ -2,6 +2,8 @@
 
 #include "actors/messages.hpp"
 #include "config/engine_config.hpp"
+#include "config/model_config.hpp"
+#include "model/tokenizer/tokenizer.hpp"
 
 #include <caf/actor_system.hpp>
 #include <caf/actor_system_config.hpp>
@@ -31,6 +33,10 @@ class engine {
   engine(engine&&) noexcept;
 
   const gateway_actor& gateway() const;
+
+  /// What the engine loaded to start, for whoever serves it: nobody needs to load it again.
+  const config::checkpoint_config& checkpoint() const;
+  const std::shared_ptr<const model::tokenizer>& tokenizer() const;
 
   /// Blocks the calling thread until ready or failed; throws std::runtime_error with the reason.
   void wait_ready(std::chrono::milliseconds timeout) const;

@@ -1,4 +1,5 @@
 #include "actors/cli/bench.hpp"
+#include "actors/cli/elapsed.hpp"
 #include "actors/cli/offline_model.hpp"
 #include "gpu/backend.hpp"
 #include "gpu/cpu/machine_rates.hpp"
@@ -49,6 +50,16 @@ std::string describe_shape(const model_bench_options& options) {
   return fmt::format("{} {} on {} threads", options.shape, options.dtype, options.threads);
 }
 
+/// A measurement whose limit is arithmetic: `flop` at the rate of a large matmul.
+void print_matmul_row(const std::string& name, const std::string& work, double seconds, double flop,
+                      double matmul_rate) {
+  const double limit = flop / matmul_rate;
+  print_row({name, fmt::format("{}: {:.1f} ms", work, seconds * 1e3),
+             fmt::format("{:.1f} ms: {:.1f} GFLOP at {:.0f} GFLOP/s", limit * 1e3, flop / 1e9,
+                         matmul_rate / 1e9),
+             limit / seconds});
+}
+
 int bench_decode(const model_bench_options& options) {
   const auto model = config::named_model_config(options.shape);
   const double read_rate = gpu::cpu::measure_read_rate(options.threads);
@@ -92,12 +103,9 @@ int bench_prefill(const model_bench_options& options) {
     if (round > 0) times.push_back(step.run_seconds);
   }
   const double flops = model::prefill_flops(model.text, options.tokens, 0);
-  const double seconds = quantile(times, 0.5), limit = flops / matmul_rate;
-  print_row({fmt::format("prefill {}", describe_shape(options)),
-             fmt::format("{} tokens: {:.1f} ms", options.tokens, seconds * 1e3),
-             fmt::format("{:.1f} ms: {:.1f} GFLOP at {:.0f} GFLOP/s", limit * 1e3, flops / 1e9,
-                         matmul_rate / 1e9),
-             limit / seconds});
+  print_matmul_row(fmt::format("prefill {}", describe_shape(options)),
+                   fmt::format("{} tokens", options.tokens), quantile(times, 0.5), flops,
+                   matmul_rate);
   return 0;
 }
 
@@ -132,16 +140,12 @@ int bench_vision(const model_bench_options& options) {
   for (int32_t round = 0; round < std::max(3, options.steps / 8); ++round) {
     const auto begin = std::chrono::steady_clock::now();
     tower.encode({item});
-    times.push_back(
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    times.push_back(seconds_since(begin));
   }
   const double flops = model::vision_flops(model.vision, {grid});
-  const double seconds = quantile(times, 0.5), limit = flops / matmul_rate;
-  print_row({fmt::format("vision {}", describe_shape(options)),
-             fmt::format("{}x{}: {:.1f} ms", options.width, options.height, seconds * 1e3),
-             fmt::format("{:.1f} ms: {:.1f} GFLOP at {:.0f} GFLOP/s", limit * 1e3, flops / 1e9,
-                         matmul_rate / 1e9),
-             limit / seconds});
+  print_matmul_row(fmt::format("vision {}", describe_shape(options)),
+                   fmt::format("{}x{}", options.width, options.height), quantile(times, 0.5), flops,
+                   matmul_rate);
   return 0;
 }
 

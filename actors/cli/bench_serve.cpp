@@ -1,4 +1,5 @@
 #include "actors/cli/bench.hpp"
+#include "actors/cli/elapsed.hpp"
 #include "actors/cli/local_engine.hpp"
 #include "actors/cli/served_engine.hpp"
 #include "actors/cli/settings.hpp"
@@ -67,8 +68,7 @@ void run_request(const serve_bench_options& options, uint16_t port, int64_t numb
     if (done || !line.starts_with("data: ") || line.find("\"content\":") == std::string::npos)
       continue;
     const auto now = clock::now();
-    (first ? times.first_token : times.inter_token)
-        .push_back(std::chrono::duration<double>(now - last).count());
+    (first ? times.first_token : times.inter_token).push_back(seconds_between(last, now));
     first = false;
     last = now;
   }
@@ -94,7 +94,7 @@ void measure(const serve_bench_options& options, uint16_t port, int32_t num_clie
       client_times mine;
       std::string failure;
       try {
-        while (std::chrono::duration<double>(clock::now() - begin).count() < options.seconds)
+        while (seconds_since(begin) < options.seconds)
           run_request(options, port, client * 31 + mine.requests, mine);
       } catch (const std::exception& caught) {
         failure = caught.what();
@@ -108,7 +108,7 @@ void measure(const serve_bench_options& options, uint16_t port, int32_t num_clie
   for (auto& client : clients) client.join();
   if (!problem.empty()) throw std::runtime_error(problem);
 
-  const double seconds = std::chrono::duration<double>(clock::now() - begin).count();
+  const double seconds = seconds_since(begin);
   const double tokens = static_cast<double>(all.first_token.size() + all.inter_token.size());
   print_row({fmt::format("{} clients, {} tokens each", num_clients, options.max_tokens),
              fmt::format("{:.1f} requests/s, {:.0f} tokens/s",

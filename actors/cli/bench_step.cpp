@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 #include <caf/scoped_actor.hpp>
+#include <caf/unit.hpp>
 
 #include <atomic>
 #include <chrono>
@@ -60,14 +61,17 @@ actors::detokenizer_actor::behavior_type null_detokenizer(actors::detokenizer_ac
           }};
 }
 
-actors::vision_encoder_actor::behavior_type null_encoder(actors::vision_encoder_actor::pointer) {
+// CAF 0.17 binds a reference to nothing when an actor function is spawned without arguments, which
+// ends builds with assertions: hence the unused ones.
+actors::vision_encoder_actor::behavior_type null_encoder(actors::vision_encoder_actor::pointer,
+                                                         caf::unit_t) {
   return {[](const actors::prepare_media&) { return actors::media_prepared{}; },
           [](const actors::acquire_rows&) { return actors::rows_acquired{}; },
           [](const actors::release_rows&) {},
           [](const actors::get_vision_statistics&) { return actors::vision_statistics{}; }};
 }
 
-actors::group_watcher::behavior_type null_watcher(actors::group_watcher::pointer) {
+actors::group_watcher::behavior_type null_watcher(actors::group_watcher::pointer, caf::unit_t) {
   return {[](const actors::group_lost&) {}};
 }
 
@@ -114,11 +118,11 @@ int bench_step(const step_bench_options& options) {
   chosen.limits.max_waiting_requests = options.requests;
   chosen.limits.max_waiting_tokens = int64_t{1} << 30;
   chosen.detokenizer = system.spawn(null_detokenizer, seen);
-  chosen.vision_encoder = system.spawn(null_encoder);
+  chosen.vision_encoder = system.spawn(null_encoder, caf::unit);
   const auto scheduler = system.spawn(actors::scheduler, chosen);
   actors::group_ready group;
   group.epoch = 1;
-  group.watcher = system.spawn(null_watcher);
+  group.watcher = system.spawn(null_watcher, caf::unit);
   for (int32_t rank = 0; rank < options.shards; ++rank)
     group.shards.push_back(system.spawn<caf::detached>(null_shard, rank == 0 ? seen : nullptr));
 

@@ -1,10 +1,10 @@
 #include "actors/cli/commands.hpp"
+#include "actors/cli/settings.hpp"
 #include "config/load.hpp"
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
-#include <cstdlib>
 #include <memory>
 #include <string>
 
@@ -14,7 +14,7 @@ namespace {
 config::loaded_config load_file(const std::string& file) {
   config::setting_sources sources;
   sources.file = file;
-  sources.environment = [](const char* name) -> const char* { return std::getenv(name); };
+  sources.environment = process_environment;
   return config::load(sources);
 }
 

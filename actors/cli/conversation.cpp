@@ -1,5 +1,6 @@
 #include "actors/cli/conversation.hpp"
 
+#include "actors/cli/elapsed.hpp"
 #include "model/vision/media.hpp"
 
 #include <fmt/format.h>
@@ -19,10 +20,6 @@ using clock = std::chrono::steady_clock;
 // An engine reports an end for every request within its deadline; silence for longer means it is
 // gone.
 constexpr std::chrono::minutes silence_max{15};
-
-double seconds_since(clock::time_point begin) {
-  return std::chrono::duration<double>(clock::now() - begin).count();
-}
 
 }  // namespace
 

@@ -1,5 +1,6 @@
 #include "actors/cli/local_engine.hpp"
 
+#include "actors/cli/elapsed.hpp"
 #include "actors/cli/progress.hpp"
 
 #include <fmt/format.h>
@@ -43,9 +44,7 @@ bool show_loading(caf::actor_system& system, const actors::gateway_actor& gatewa
     }
     if (status->phase != actors::engine_phase::loading) {
       bar.finish();
-      const double seconds =
-          std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-      fmt::print(stderr, "ready in {}\n", format_seconds(seconds));
+      fmt::print(stderr, "ready in {}\n", format_seconds(seconds_since(begin)));
       return true;
     }
     if (status->total > 0)

@@ -1,5 +1,6 @@
 #include "actors/cli/offline_model.hpp"
 
+#include "actors/cli/elapsed.hpp"
 #include "config/ensure.hpp"
 #include "gpu/backend.hpp"
 #include "model/weights/model_weights.hpp"
@@ -15,10 +16,6 @@ using clock = std::chrono::steady_clock;
 
 constexpr uint64_t weights_seed = 1;
 constexpr std::chrono::hours no_deadline{24};
-
-double seconds_since(clock::time_point begin) {
-  return std::chrono::duration<double>(clock::now() - begin).count();
-}
 
 }  // namespace
 

@@ -1,5 +1,7 @@
 #include "actors/cli/progress.hpp"
 
+#include "actors/cli/elapsed.hpp"
+
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -40,7 +42,7 @@ progress_bar::progress_bar(std::FILE* out) : out_(out), terminal_(isatty(fileno(
 std::string progress_bar::render(int64_t done, int64_t total, bool bytes) const {
   const double share =
       total > 0 ? std::clamp(static_cast<double>(done) / static_cast<double>(total), 0.0, 1.0) : 1;
-  const double elapsed = std::chrono::duration<double>(clock::now() - phase_begin_).count();
+  const double elapsed = seconds_since(phase_begin_);
   std::string text = fmt::format("{:3.0f} %  ", share * 100);
   if (bytes)
     text += fmt::format("{} of {}, {:.2f} GB/s", format_bytes(done), format_bytes(total),

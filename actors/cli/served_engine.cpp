@@ -2,10 +2,6 @@
 
 #include "actors/cli/local_engine.hpp"
 #include "model/tokenizer/chat_template_file.hpp"
-#include "model/tokenizer/tokenizer.hpp"
-
-#include <memory>
-#include <utility>
 
 namespace troupe::cli {
 namespace {
@@ -17,19 +13,17 @@ http::server_options options_of(const config::engine_config& config) {
   return options;
 }
 
-http::served_model model_of(const config::engine_config& config) {
-  const auto checkpoint = config::read_checkpoint_config(config);
-  auto tokenizer = std::make_shared<const model::tokenizer>(
-      model::tokenizer::load(checkpoint.folder / "tokenizer.json"));
+http::served_model model_of(const config::engine_config& config, const actors::engine& engine) {
+  const auto& checkpoint = engine.checkpoint();
   return http::make_served_model(config, checkpoint, model::find_template_kind(checkpoint.folder),
-                                 std::move(tokenizer));
+                                 engine.tokenizer());
 }
 
 }  // namespace
 
 served_engine::served_engine(const config::engine_config& config)
     : system_(config_), engine_(system_, config), server_(system_, options_of(config)) {
-  server_.attach(engine_.gateway(), model_of(config));
+  server_.attach(engine_.gateway(), model_of(config, engine_));
 }
 
 bool served_engine::wait_ready(const std::function<bool()>& stop) {

@@ -8,6 +8,10 @@
 
 namespace troupe::cli {
 
+const char* process_environment(const char* name) {
+  return std::getenv(name);
+}
+
 void setting_options::add_to(CLI::App& command) {
   command.add_option("MODEL", model_, "checkpoint folder");
   command.add_option("-c,--config", file_, "TOML file with any of the settings")->type_name("FILE");
@@ -43,7 +47,7 @@ config::loaded_config setting_options::load() const {
   if (file_) sources.file = *file_;
   if (model_) sources.flags.emplace_back("model.path", *model_);
   sources.flags.insert(sources.flags.end(), flags_.begin(), flags_.end());
-  sources.environment = [](const char* name) -> const char* { return std::getenv(name); };
+  sources.environment = process_environment;
   return config::load(sources);
 }
 

@@ -26,6 +26,9 @@ class setting_options {
   std::vector<std::pair<std::string, std::string>> flags_;
 };
 
+/// The process's own environment, as setting_sources asks for it.
+const char* process_environment(const char* name);
+
 /// Sets the log's level. `quiet`: a command whose output is for a person to read shows warnings
 /// only, unless another level than the default was asked for.
 void apply_log_level(const config::engine_config& config, bool quiet);
