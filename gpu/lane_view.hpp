@@ -9,12 +9,15 @@ namespace troupe::gpu {
 /// The most ranks that share one node's symmetric arena.
 inline constexpr int32_t max_ranks = 8;
 
+/// Bytes before the first slot of a piece, whatever the backend keeps there.
+inline constexpr int64_t lane_control_bytes = 16384;
+
 /// What a collective kernel needs to know of a lane: one exclusive piece of the symmetric arena, at
 /// the same offset on every rank, already mapped everywhere. Built by transport/; a graph family has
 /// one lane of its own, so that two graphs can never meet on one buffer.
 ///
-/// Memory of each rank's piece: a control block (epoch, flags, status), then two data slots that
-/// alternate by epoch parity, `slot_bytes` each.
+/// Memory of each rank's piece: a control block (epoch, flags, status) of `lane_control_bytes`, then two
+/// data slots that alternate by epoch parity, `slot_bytes` each.
 struct lane_view {
   int32_t rank = 0;
   int32_t size = 1;                                // ranks; 1 means every collective is a no-op

@@ -22,7 +22,7 @@ struct file_head {
 };
 
 int64_t piece_bytes(const lane_request& lane) {
-  return round_up(gpu::cpu::lane_control_bytes + 2 * lane.slot_bytes, page_bytes);
+  return round_up(gpu::lane_control_bytes + 2 * lane.slot_bytes, page_bytes);
 }
 
 /// Offset of lane `index` in every rank's file: the head, then the lanes in order.

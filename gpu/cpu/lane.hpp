@@ -20,8 +20,6 @@ struct lane_control {
   alignas(64) std::atomic<uint32_t> status;   // lane_status of the owner, sticky until taken
 };
 
-/// Bytes before the first slot of a piece.
-inline constexpr int64_t lane_control_bytes = 256;
 static_assert(sizeof(lane_control) <= lane_control_bytes);
 static_assert(std::atomic<uint32_t>::is_always_lock_free);
 
