@@ -31,8 +31,10 @@ static_assert(sizeof(lane_control) <= lane_control_bytes);
 /// ever stored there, so that an epoch found in it is an epoch.
 inline constexpr int64_t lane_word_bytes = 4 << 20;
 
-/// The `slot_bytes` a lane on this backend must have for messages of `message_bytes` a rank.
-constexpr int64_t lane_slot_bytes(int64_t message_bytes) {
+/// The `slot_bytes` that a lane on this backend must have for f32 messages of `rows` x `width`.
+constexpr int64_t lane_slot_bytes(int64_t rows, int64_t width) {
+  const int64_t whole_groups = (rows + max_ranks - 1) / max_ranks * max_ranks;
+  const int64_t message_bytes = whole_groups * width * static_cast<int64_t>(sizeof(float));
   return lane_word_bytes + (message_bytes + 255) / 256 * 256;
 }
 
