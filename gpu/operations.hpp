@@ -132,6 +132,12 @@ class operations {
   virtual void linear(tensor_view output, tensor_view input, const linear_weight& weight,
                       live_count rows) = 0;
 
+  /// output [rows, width] = silu(gate) * up, where gate_up [rows, 2 * width] = input * weight^T + bias
+  /// with gate first. `gate_up` is working memory of the activation dtype: what it holds afterwards is
+  /// unspecified. bf16 rounds gate and up as `linear` does, then silu and the product.
+  virtual void gated_linear(tensor_view output, tensor_view gate_up, tensor_view input,
+                            const linear_weight& weight, live_count rows) = 0;
+
   /// Normalises q and k heads (RMS, weights [head_dim]; rounded as rms_norm), rotates them by the three
   /// position rows (angles, products and sum in fp32, one rounding),
   /// and writes k and v to the cache. qkv [tokens, (q_heads + 2 kv_heads) * head_dim] is updated in
@@ -147,10 +153,6 @@ class operations {
   /// read from qkv. Scale head_dim^-0.5, softmax and its weights in fp32.
   virtual void paged_attention(tensor_view output, tensor_view qkv, const paged_kv& cache,
                                const sequence_batch& batch, live_count tokens) = 0;
-
-  /// output [rows, width] = silu(gate) * up, gate_up [rows, 2 * width] with gate first. bf16 rounds
-  /// silu and the product.
-  virtual void silu_and_mul(tensor_view output, tensor_view gate_up, live_count rows) = 0;
 
   /// Sums `partial` [rows, width] f32 over the ranks of `lane` in rank order, rounds once to the
   /// activation dtype, adds it to `residual` (in place), then adds pool[deepstack_level] rows where the

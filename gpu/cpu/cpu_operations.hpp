@@ -8,7 +8,6 @@
 #include "gpu/operations.hpp"
 
 #include <functional>
-#include <initializer_list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,7 +27,7 @@ struct context {
   scratch expert_scratch;
 };
 
-/// The CPU backend. An operation checks its views, describes itself for the manifest, and leaves a
+/// The CPU backend. An operation is checked and described by gpu/described.hpp and leaves a
 /// closure that is run at once or recorded: eager and recorded execution are the same code.
 class cpu_operations final : public operations {
  public:
@@ -47,13 +46,14 @@ class cpu_operations final : public operations {
                 live_count rows) override;
   void linear(tensor_view output, tensor_view input, const linear_weight& weight,
               live_count rows) override;
+  void gated_linear(tensor_view output, tensor_view gate_up, tensor_view input,
+                    const linear_weight& weight, live_count rows) override;
   void qk_norm_rope_cache_write(tensor_view qkv, tensor_view q_weight, tensor_view k_weight,
                                 float epsilon, tensor_view positions, const text_rotary& rotary,
                                 tensor_view slot_mapping, const paged_kv& cache,
                                 live_count tokens) override;
   void paged_attention(tensor_view output, tensor_view qkv, const paged_kv& cache,
                        const sequence_batch& batch, live_count tokens) override;
-  void silu_and_mul(tensor_view output, tensor_view gate_up, live_count rows) override;
   void all_reduce_add_norm(tensor_view normed, tensor_view residual, tensor_view partial,
                            tensor_view norm_weight, float epsilon, const visual_slot& slot,
                            int32_t deepstack_level, const lane_view& lane,
@@ -90,8 +90,6 @@ class cpu_operations final : public operations {
   };
 
   /// Runs `run` now, or records it under this description.
-  void issue(const char* name, std::string parameters,
-             std::initializer_list<baked_operand> operands, std::function<void()> run);
   void issue(baked_operation description, std::function<void()> run);
 
   std::shared_ptr<context> context_;

@@ -1,7 +1,6 @@
 #include "gpu/cpu/experts.hpp"
 
 #include "gpu/bfloat16.hpp"
-#include "gpu/cpu/operands.hpp"
 #include "gpu/cpu/typed.hpp"
 
 #include <algorithm>

@@ -5,8 +5,7 @@ namespace troupe::model {
 void dense_mlp::issue(const text_step& step) const {
   const auto& rows = step.activations;
   const gpu::live_count tokens = step.inputs.tokens;
-  step.backend.linear(rows.gate_up, rows.normed, gate_up, tokens);
-  step.backend.silu_and_mul(rows.mlp, rows.gate_up, tokens);
+  step.backend.gated_linear(rows.mlp, rows.gate_up, rows.normed, gate_up, tokens);
   step.backend.linear(rows.partial, rows.mlp, down, tokens);
 }
 

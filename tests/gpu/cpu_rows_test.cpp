@@ -124,22 +124,37 @@ BOOST_AUTO_TEST_CASE(layer_norm_equals_its_definition) {
   });
 }
 
-BOOST_AUTO_TEST_CASE(silu_and_mul_equals_its_definition) {
-  for_sizes([](operations& backend, dtype type, int64_t width, int32_t live) {
-    memory tensors;
-    const auto gate_up = tensors.add_random(type, {capacity, 2 * width}, 4);
-    const auto output = tensors.add(type, {capacity, width});
-    const auto rows = tensors.add_count(live);
-    poison(gate_up, live);
-    run(backend, tensors, [&] { backend.silu_and_mul(output, gate_up, rows); });
-    check_rows(
-        output, live,
-        [&](int64_t row, int64_t column) {
-          const double gate = value_at(gate_up, row, column);
-          return rounded(type, gate / (1 + std::exp(-gate))) *
-                 value_at(gate_up, row, width + column);
-        },
-        8);
+BOOST_AUTO_TEST_CASE(gated_linear_equals_its_definition_on_the_result_of_linear) {
+  constexpr int64_t in = 24;
+  for_backends([](operations& backend, dtype type) {
+    for (const int64_t width : widths) {
+      memory tensors;
+      const auto weight =
+          backend.prepare_linear("gate_up", tensors.add_random(type, {2 * width, in}),
+                                 tensors.add_random(type, {2 * width}));
+      const auto input = tensors.add_random(type, {capacity, in});
+      const auto linear = tensors.add(type, {capacity, 2 * width});
+      const auto gate_up = tensors.add(type, {capacity, 2 * width});
+      const auto output = tensors.add(type, {capacity, width});
+      const auto rows = tensors.add_count(0);
+      for (int32_t live = capacity; live >= 0; --live)
+        BOOST_TEST_CONTEXT("width " << width << ", " << live << " rows live") {
+          memory::set(rows, live);
+          poison(input, live);
+          run(backend, tensors, [&] {
+            backend.linear(linear, input, weight, rows);
+            backend.gated_linear(output, gate_up, input, weight, rows);
+          });
+          check_rows(
+              output, live,
+              [&](int64_t row, int64_t column) {
+                const double gate = value_at(linear, row, column);
+                return rounded(type, gate / (1 + std::exp(-gate))) *
+                       value_at(linear, row, width + column);
+              },
+              8);
+        }
+    }
   });
 }
 

@@ -57,9 +57,9 @@ class forwarding_operations : public gpu::operations {
                        const gpu::sequence_batch& batch, gpu::live_count tokens) override {
     inner_->paged_attention(output, qkv, cache, batch, tokens);
   }
-  void silu_and_mul(gpu::tensor_view output, gpu::tensor_view gate_up,
-                    gpu::live_count rows) override {
-    inner_->silu_and_mul(output, gate_up, rows);
+  void gated_linear(gpu::tensor_view output, gpu::tensor_view gate_up, gpu::tensor_view input,
+                    const gpu::linear_weight& weight, gpu::live_count rows) override {
+    inner_->gated_linear(output, gate_up, input, weight, rows);
   }
   void all_reduce_add_norm(gpu::tensor_view normed, gpu::tensor_view residual,
                            gpu::tensor_view partial, gpu::tensor_view norm_weight, float epsilon,

@@ -5,13 +5,13 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
-/// How operations check their views and describe them to a manifest.
-namespace troupe::gpu::cpu {
+/// The words in which operations check their views and describe them to a manifest.
+namespace troupe::gpu {
 
 inline baked_operand reads(const tensor_view& view) {
   return {view.data, view.span_bytes(), view.type, access_kind::read};
@@ -25,11 +25,6 @@ inline baked_operand updates(const tensor_view& view) {
 inline baked_operand reads(live_count count) {
   return {reinterpret_cast<const std::byte*>(count.value), size_of(dtype::i32), dtype::i32,
           access_kind::read};
-}
-
-/// The live rows, read now; never more than the view's capacity.
-inline int64_t live_rows(live_count count, int64_t capacity) {
-  return std::clamp<int64_t>(*count.value, 0, capacity);
 }
 
 /// Throws gpu::error with `what` unless `condition` holds.
@@ -86,4 +81,4 @@ inline std::string shape_text(const tensor_view& view) {
              : fmt::format("[{}, {}: {}]", view.rows(), view.width(), view.row_stride);
 }
 
-}  // namespace troupe::gpu::cpu
+}  // namespace troupe::gpu
