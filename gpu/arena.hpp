@@ -15,8 +15,16 @@ namespace troupe::gpu {
 enum class memory_kind : uint8_t {
   host,         // private pages of this process
   host_shared,  // an anonymous file that other processes map by descriptor
-  device,       // CUDA virtual memory (only in builds with CUDA)
+  device,       // CUDA virtual memory of one process (only in builds with CUDA)
+  device_shared,  // the same, mapped by other processes and devices by descriptor
 };
+
+constexpr bool on_device(memory_kind kind) {
+  return kind == memory_kind::device || kind == memory_kind::device_shared;
+}
+constexpr bool shareable(memory_kind kind) {
+  return kind == memory_kind::host_shared || kind == memory_kind::device_shared;
+}
 
 /// One line of the ledger: who owns which bytes of an arena.
 struct ledger_entry {
@@ -49,7 +57,7 @@ class arena_lease {
 /// Memory of a fixed size at a fixed address, laid out once. First `reserve` every tensor, then
 /// `seal`, then use. There is no resize: a larger layout is a new arena with a new generation.
 ///
-/// All reservations are 64-byte aligned. Sealing maps zeroed pages and touches them all, so that no
+/// All reservations are 64-byte aligned (256 on devices). Sealing maps zeroed pages and touches them all, so that no
 /// later page fault can fail, and counts as an allocation (gpu/counters.hpp).
 class arena {
  public:
@@ -66,7 +74,7 @@ class arena {
   /// Maps the memory. Throws gpu::error naming the arena, its bytes and the reason.
   void seal();
   /// Maps memory that another arena of the same layout sealed, here or in another process
-  /// (host_shared only). The descriptor is duplicated; a file of another size is refused.
+  /// (shared kinds only). The descriptor is duplicated; a file of another size is refused.
   void seal(int file_descriptor);
 
   tensor_view view(int32_t reservation) const;  // only after `seal`
@@ -74,7 +82,7 @@ class arena {
   uint64_t generation() const;
   int64_t bytes() const;  // before `seal`: what sealing would take
   std::byte* base() const;
-  int file_descriptor() const;  // host_shared only, else -1; owned by the arena
+  int file_descriptor() const;  // shared kinds only, else -1; owned by the arena
   const std::vector<ledger_entry>& ledger() const;
 
   /// Ends this generation: leases report `current() == false` and replays of graphs that baked it

@@ -98,12 +98,31 @@ class operations {
     std::memcpy(destination, source.data, static_cast<size_t>(bytes));
   }
 
+  /// Host memory that `upload` and `download` are fastest with (pinned, where there is a device). Not
+  /// zeroed; pages that nothing fills are never touched on the host backend.
+  virtual std::shared_ptr<std::byte> host_staging(int64_t bytes) {
+    return {new std::byte[static_cast<size_t>(bytes)], std::default_delete<std::byte[]>()};
+  }
+
+  /// Memory that the backend itself owns (weights of `linear`, working memory), by owner.
+  virtual std::vector<ledger_entry> ledger() const { return {}; }
+
   // -- weights, before any capture ---------------------------------------------------------------
   /// weight [out, in] (checkpoint orientation), bias [out] or a view of rank 0, both in host memory and
   /// of the dtype of the activations they will meet. Packs for the widths it will meet; the source may
   /// be freed afterwards.
   virtual linear_weight prepare_linear(const std::string& name, tensor_view weight,
                                        tensor_view bias) = 0;
+
+  /// Weights of one shape that one operation uses together (the experts of a layer): a backend may place
+  /// them side by side.
+  virtual std::vector<linear_weight> prepare_linears(const std::string& name,
+                                                     const std::vector<tensor_view>& weights) {
+    std::vector<linear_weight> prepared;
+    for (size_t i = 0; i < weights.size(); ++i)
+      prepared.push_back(prepare_linear(name + "." + std::to_string(i), weights[i], {}));
+    return prepared;
+  }
 
   // -- graphs --------------------------------------------------------------------------------------
   /// Starts recording; operands must lie in `arenas` or in memory the backend owns.

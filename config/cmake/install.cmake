@@ -26,6 +26,6 @@ if(TARGET troupe)
           RUNTIME DESTINATION bin COMPONENT runtime)
   install(RUNTIME_DEPENDENCY_SET troupe_libraries
           PRE_EXCLUDE_REGEXES "^libc\\.so" "^libm\\.so" "^libdl\\.so" "^libpthread\\.so" "^librt\\.so"
-                              "^ld-linux" "^libcuda\\.so"
+                              "^ld-linux" "^libcuda\\.so" "^libcublas" "^libnccl\\.so"
           LIBRARY DESTINATION lib COMPONENT bundle)
 endif()

@@ -1,5 +1,7 @@
 #include "gpu/cuda/status.hpp"
 
+#include <fmt/format.h>
+
 namespace troupe::gpu::cuda {
 namespace {
 

@@ -1,0 +1,47 @@
+#include "gpu/cuda/cuda_operations.hpp"
+#include "gpu/cuda/status.hpp"
+#include "gpu/cuda_backend.hpp"
+
+#include <fmt/format.h>
+
+namespace troupe::gpu {
+
+std::vector<cuda_device> cuda_devices() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    cudaGetLastError();  // no driver: not an error of a later call
+    return {};
+  }
+  std::vector<cuda_device> devices;
+  for (int index = 0; index < count; ++index) {
+    cudaDeviceProp properties{};
+    cuda::check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
+    cuda_device device;
+    device.name = properties.name;
+    device.num_sms = properties.multiProcessorCount;
+    device.total_bytes = static_cast<int64_t>(properties.totalGlobalMem);
+    devices.push_back(std::move(device));
+  }
+  return devices;
+}
+
+void use_cuda_device(int32_t device) {
+  const auto devices = cuda_devices();
+  if (device < 0 || device >= static_cast<int32_t>(devices.size()))
+    throw error(fmt::format("CUDA device {}, this machine has {}", device, devices.size()));
+  cuda::check(cudaSetDevice(device), "cudaSetDevice");
+}
+
+int64_t free_cuda_bytes(int32_t device) {
+  use_cuda_device(device);
+  size_t free_bytes = 0, total_bytes = 0;
+  cuda::check(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
+  return static_cast<int64_t>(free_bytes);
+}
+
+std::unique_ptr<operations> make_cuda_operations(const cuda_options& options) {
+  use_cuda_device(options.device);
+  return std::make_unique<cuda::cuda_operations>(options);
+}
+
+}  // namespace troupe::gpu

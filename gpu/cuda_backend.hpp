@@ -1,0 +1,44 @@
+#pragma once
+
+#include "gpu/operations.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace troupe::gpu {
+
+struct cuda_device {
+  std::string name;
+  int32_t num_sms = 0;
+  int64_t total_bytes = 0;
+};
+
+struct cuda_options {
+  int32_t device = 0;
+  /// How many ranks run on this device at once (tests of several ranks on one GPU). With more than one,
+  /// kernels that wait for a peer take only their share of the multiprocessors, and no kernel starts
+  /// behind one that waits.
+  int32_t ranks_on_device = 1;
+  /// Runs at a lower priority than others: for work that must not delay decode steps.
+  bool background = false;
+};
+
+/// The CUDA devices of this machine, in the order of their numbers; none without a driver, or in a
+/// build without CUDA. Creates no context.
+std::vector<cuda_device> cuda_devices();
+
+/// Bytes that `device` could give right now. Creates a context on it. Throws gpu::error.
+int64_t free_cuda_bytes(int32_t device);
+
+/// Makes `device` the one that this thread's arenas and operations use. Throws gpu::error.
+void use_cuda_device(int32_t device);
+
+/// The CUDA backend: cuBLASLt and own kernels for `linear`, own kernels for the rest, on one stream.
+/// Must be made and used on one thread. Results are deterministic: the same operation on the same inputs
+/// in the same bucket gives the same bits, eagerly or by replay; `linear` may differ in the last bits
+/// between buckets. Throws gpu::error; gpu::device_lost once the context can run nothing any more.
+std::unique_ptr<operations> make_cuda_operations(const cuda_options& options);
+
+}  // namespace troupe::gpu

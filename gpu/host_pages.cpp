@@ -1,0 +1,97 @@
+#include "gpu/error.hpp"
+#include "gpu/pages.hpp"
+
+#include "config/ensure.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace troupe::gpu {
+namespace {
+
+std::string reason() { return std::strerror(errno); }
+
+int make_shared_file(const std::string& name, int64_t bytes) {
+  const int file = memfd_create(name.c_str(), MFD_CLOEXEC);
+  if (file < 0) throw error(fmt::format("arena {}: memfd_create failed: {}", name, reason()));
+  if (ftruncate(file, bytes) != 0) {
+    const std::string why = reason();
+    close(file);
+    throw error(fmt::format("arena {}: cannot size its file to {} bytes: {}", name, bytes, why));
+  }
+  return file;
+}
+
+int duplicate_shared_file(const std::string& name, int64_t bytes, int file_descriptor) {
+  struct stat found {};
+  if (fstat(file_descriptor, &found) != 0)
+    throw error(fmt::format("arena {}: descriptor {} is not usable: {}", name, file_descriptor,
+                            reason()));
+  if (found.st_size != bytes)
+    throw error(fmt::format("arena {}: its file has {} bytes, expected {}", name, found.st_size,
+                            bytes));
+  const int file = fcntl(file_descriptor, F_DUPFD_CLOEXEC, 3);
+  if (file < 0) throw error(fmt::format("arena {}: cannot duplicate its file: {}", name, reason()));
+  return file;
+}
+
+class host_pages final : public pages {
+ public:
+  /// Takes `file` (-1: private pages) along.
+  host_pages(const std::string& name, int64_t bytes, int file) : bytes_(bytes), file_(file) {
+    const int sharing = file < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+    void* mapped = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
+                        sharing | MAP_POPULATE, file, 0);
+    if (mapped == MAP_FAILED) {
+      const std::string why = reason();
+      close_file();
+      throw error(fmt::format("arena {}: cannot map {} bytes: {}", name, bytes, why));
+    }
+    base_ = static_cast<std::byte*>(mapped);
+  }
+  host_pages(const host_pages&) = delete;
+  host_pages& operator=(const host_pages&) = delete;
+  ~host_pages() override {
+    munmap(base_, static_cast<size_t>(bytes_));
+    close_file();
+  }
+
+  void forbid() override {
+    config::ensure(mprotect(base_, static_cast<size_t>(bytes_), PROT_NONE) == 0,
+                   "mprotect of {} bytes failed: {}", bytes_, reason());
+  }
+  int file_descriptor() const override { return file_; }
+
+ private:
+  void close_file() const {
+    if (file_ >= 0) close(file_);
+  }
+
+  int64_t bytes_;
+  int file_;
+};
+
+}  // namespace
+
+std::unique_ptr<pages> map_host_pages(const std::string& name, int64_t bytes, memory_kind kind,
+                                      int shared_file) {
+  int file = -1;
+  if (shared_file >= 0)
+    file = duplicate_shared_file(name, bytes, shared_file);
+  else if (kind == memory_kind::host_shared)
+    file = make_shared_file(name, bytes);
+  return std::make_unique<host_pages>(name, bytes, file);
+}
+
+int64_t page_bytes_of(memory_kind kind) {
+  constexpr int64_t host_page = 4096;
+  constexpr int64_t device_page = int64_t{2} << 20;  // the granularity of CUDA's virtual memory
+  return on_device(kind) ? device_page : host_page;
+}
+
+}  // namespace troupe::gpu

@@ -1,0 +1,27 @@
+#include "gpu/cuda_backend.hpp"
+#include "gpu/error.hpp"
+#include "gpu/pages.hpp"
+
+#include <fmt/format.h>
+
+/// What a build without CUDA answers.
+namespace troupe::gpu {
+namespace {
+
+constexpr auto* missing = "this build has no CUDA (configure with -DTROUPE_CUDA=ON)";
+
+}  // namespace
+
+std::unique_ptr<pages> map_device_pages(const std::string& name, int64_t, memory_kind, int) {
+  throw error(fmt::format("arena {}: device memory: {}", name, missing));
+}
+
+std::vector<cuda_device> cuda_devices() { return {}; }
+
+int64_t free_cuda_bytes(int32_t) { throw error(missing); }
+
+void use_cuda_device(int32_t) { throw error(missing); }
+
+std::unique_ptr<operations> make_cuda_operations(const cuda_options&) { throw error(missing); }
+
+}  // namespace troupe::gpu
