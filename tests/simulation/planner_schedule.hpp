@@ -4,26 +4,16 @@
 #include "simulation/fake_encoder.hpp"
 #include "simulation/request_maker.hpp"
 #include "simulation/toy_model.hpp"
+#include "simulation/violation.hpp"
 
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 namespace troupe::simulation {
-
-/// A promise was broken; the text says which.
-class violation : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
-
-/// How often each rare thing happened: a simulation that never preempts proves nothing about
-/// preemption.
-using coverage = std::map<std::string, int64_t>;
 
 /// One random history of a planner among fake clients, a fake encoder and a toy shard: arrivals,
 /// late and failed pictures, delayed steps, cancellations, deadlines, lost groups, broken logits.
