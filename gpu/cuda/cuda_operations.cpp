@@ -73,7 +73,7 @@ context::context(const cuda_options& options)
 std::vector<arena_lease> context::leases() const {
   std::vector<arena_lease> all{library.workspace()};
   append_leases(all, weights.arenas());
-  for (const scratch* memory : {&attention, &sampling, &experts})
+  for (const scratch* memory : {&attention, &experts})
     append_leases(all, memory->arenas());
   return all;
 }
@@ -108,7 +108,7 @@ std::vector<ledger_entry> cuda_operations::ledger() const {
     for (auto entry : memory.ledger()) entries.push_back(std::move(entry));
   };
   append(context_->library.memory());
-  for (const scratch* memory : {&context_->attention, &context_->sampling, &context_->experts})
+  for (const scratch* memory : {&context_->attention, &context_->experts})
     for (const auto& part : memory->arenas()) append(part);
   return entries;
 }
@@ -297,9 +297,7 @@ void cuda_operations::sample(const sampling_output& output, tensor_view logits,
   describe(described::sample(output, logits, settings, adjustments, num_adjustments, resolved_ids,
                              token_mask, rows));
   launch_sample({output.tokens, output.logprobs, output.top_tokens, output.top_logprobs, logits,
-                 settings, adjustments, resolved_ids, token_mask, num_adjustments.value, rows.value,
-                 take_scratch(context_->sampling,
-                              sample_scratch_bytes(logits.rows(), logits.width()))},
+                 settings, adjustments, resolved_ids, token_mask, num_adjustments.value, rows.value},
                 context_->launches);
 }
 

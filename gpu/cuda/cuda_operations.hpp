@@ -24,7 +24,6 @@ struct context {
   launch_context launches;
   weight_store weights;
   scratch attention{"attention_scratch"};
-  scratch sampling{"sampling_scratch"};
   scratch experts{"experts_scratch"};
   library_linear library;
 
