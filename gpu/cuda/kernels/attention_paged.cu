@@ -1,0 +1,101 @@
+#include "gpu/cuda/kernels/attention_decode.cuh"
+#include "gpu/cuda/kernels/attention_paged.hpp"
+#include "gpu/cuda/kernels/attention_rows.cuh"
+#include "gpu/cuda/kernels/attention_tiles.cuh"
+
+#include <algorithm>
+#include <bit>
+
+namespace troupe::gpu::cuda {
+namespace {
+
+constexpr const char* kernel_name = "paged_attention";
+
+template <class T>
+using paged_call = attention_call<T, paged_keys<T>>;
+
+template <class T>
+paged_call<T> call_of(const paged_attention_arguments& a) {
+  const int32_t log2_block_size = std::countr_zero(static_cast<uint32_t>(a.block_size));
+  return {static_cast<T*>(a.output),
+          a.output_stride,
+          static_cast<const T*>(a.qkv),
+          a.qkv_stride,
+          {static_cast<const T*>(a.cache), a.block_tables, a.block_tables_stride, log2_block_size,
+           a.num_kv_heads, a.head_dim},
+          {a.query_start, a.context_lengths, a.sequences, a.tokens,
+           std::min(a.max_sequences, a.max_tokens), a.max_tokens},
+          a.num_kv_heads,
+          a.num_q_heads / a.num_kv_heads,
+          a.head_dim,
+          1,
+          true,
+          scale_log2(a.head_dim)};
+}
+
+template <int32_t head_dim>
+void launch_decode(const paged_attention_arguments& a, const paged_call<bf16>& call,
+                   const launch_context& on) {
+  constexpr int32_t num_stages = 4;
+  constexpr auto* kernel = decode::decode_attention_kernel<head_dim, num_stages, 1>;
+  const int32_t splits = decode::max_splits(a.num_kv_heads);
+  const decode::parameters parameters{
+      call, decode::row_count / call.group, splits,
+      decode::cut_scratch(a.scratch, a.num_q_heads, a.num_kv_heads, a.max_sequences)};
+  const int64_t tasks =
+      int64_t{call.step.max_sequences} * std::max(splits, decode_tokens_max) * a.num_kv_heads;
+  const uint32_t bytes = decode::shared_bytes<head_dim, num_stages>(call.step.max_sequences);
+  allow_shared_memory(kernel_name, kernel, bytes);
+  launch_kernel(kernel_name, kernel,
+                dim3(static_cast<uint32_t>(std::min<int64_t>(tasks, on.num_sms))),
+                dim3(decode::block_threads), bytes, on, parameters);
+}
+
+template <int32_t head_dim>
+void launch_prefill(paged_call<bf16> call, const launch_context& on) {
+  constexpr int32_t num_groups = 2, num_slots = 5;
+  using sizes = tiles::layout<head_dim, num_groups, num_slots>;
+  constexpr auto* kernel =
+      tiles::tile_attention_kernel<head_dim, num_groups, num_slots, paged_keys<bf16>>;
+  call.shortest = decode_tokens_max + 1;
+  const int32_t tile_tokens = sizes::rows / call.group;
+  const int64_t tiles = call.step.max_tokens / tile_tokens +
+                        std::min(call.step.max_sequences, call.step.max_tokens / call.shortest);
+  allow_shared_memory(kernel_name, kernel, sizes::bytes);
+  launch_kernel(kernel_name, kernel, dim3(static_cast<uint32_t>(tiles * call.num_kv_heads)),
+                dim3(tiles::block_threads(num_groups)), sizes::bytes, on, call);
+}
+
+template <int32_t head_dim>
+void launch_tensor_cores(const paged_attention_arguments& a, const launch_context& on) {
+  const auto call = call_of<bf16>(a);
+  launch_decode<head_dim>(a, call, on);
+  if (a.max_tokens > decode_tokens_max) launch_prefill<std::max(head_dim, 64)>(call, on);
+}
+
+}  // namespace
+
+int64_t paged_attention_scratch_bytes(int32_t num_q_heads, int32_t num_kv_heads, int32_t head_dim,
+                                      int32_t max_sequences) {
+  const int64_t rows = int64_t{max_sequences} * decode::max_splits(num_kv_heads) * num_q_heads;
+  return decode::counters_bytes(num_kv_heads, max_sequences) +
+         rows *
+             static_cast<int64_t>(sizeof(float2) + sizeof(float) * static_cast<size_t>(head_dim));
+}
+
+void launch_paged_attention(const paged_attention_arguments& a, const launch_context& on) {
+  if (a.max_tokens == 0 || a.max_sequences == 0) return;
+  if (a.type == dtype::f32) return rows::launch(kernel_name, call_of<float>(a), on);
+  switch (a.head_dim) {
+    case 128:
+      return launch_tensor_cores<128>(a, on);
+    case 64:
+      return launch_tensor_cores<64>(a, on);
+    case 32:
+      return launch_tensor_cores<32>(a, on);
+    default:
+      return rows::launch(kernel_name, call_of<bf16>(a), on);
+  }
+}
+
+}  // namespace troupe::gpu::cuda

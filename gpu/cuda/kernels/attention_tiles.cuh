@@ -1,0 +1,427 @@
+#pragma once
+
+#include "gpu/cuda/kernels/attention_tasks.cuh"
+#include "gpu/cuda/kernels/launch.cuh"
+#include "gpu/cuda/kernels/wgmma.cuh"
+
+#include <cstdint>
+
+/// Attention of many query rows: compute-bound. One CTA attends with a tile of query rows to all
+/// the keys they see. A warp group copies tiles of keys and values into a ring in shared memory, in
+/// the order in which they are needed; the other warp groups own 64 rows each. A group issues the
+/// scores of tile j together with the weighted values of tile j - 1, and the groups take turns at
+/// issuing, so that one's softmax runs beside the other's products. Source: Dao 2023
+/// (FlashAttention-2), Shah et al. 2024 (FlashAttention-3).
+namespace troupe::gpu::cuda::tiles {
+
+constexpr int32_t key_tile = 128;
+constexpr int32_t group_rows = 64;
+constexpr int32_t group_threads = 128;  // of a warp group
+constexpr int32_t first_turn_barrier = 1;
+
+constexpr int32_t block_threads(int32_t num_groups) {
+  return (num_groups + 1) * group_threads;
+}
+
+/// One CTA's work: row r is query head r % group of token r / group.
+struct tile_task {
+  int32_t sequence;  // -1: none
+  sequence_span span;
+  int32_t first_token;  // in the step
+  int32_t tokens;
+  int32_t kv_head;
+  int32_t visible_first;  // keys that the first row sees
+  int32_t keys;           // keys that the last row sees
+};
+
+__device__ __forceinline__ int32_t tiles_of(const sequence_span& span, int32_t shortest,
+                                            int32_t tile_tokens) {
+  return span.tokens < shortest ? 0 : (span.tokens + tile_tokens - 1) / tile_tokens;
+}
+
+/// Finds task `index`; all lanes of a warp call it. A sequence's last tile comes first: it sees
+/// most keys.
+template <class Keys>
+__device__ tile_task find_task(const attention_call<bf16, Keys>& p, int32_t index,
+                               int32_t tile_tokens) {
+  const auto lane = static_cast<int32_t>(threadIdx.x) % warp_size;
+  const int32_t sequences = p.step.live_sequences();
+  const int32_t tile = index / p.num_kv_heads;
+  int32_t before = 0;
+  for (int32_t first = 0; first < sequences; first += warp_size) {
+    const bool live = first + lane < sequences;
+    const sequence_span span = live ? p.step.at(first + lane) : sequence_span{};
+    const int32_t own = live ? tiles_of(span, p.shortest, tile_tokens) : 0;
+    const int32_t through = before + warp_inclusive_sum(own, lane);
+    const uint32_t beyond = __ballot_sync(all_lanes, through > tile);
+    if (beyond != 0) {
+      const int32_t owner = __ffs(static_cast<int32_t>(beyond)) - 1;
+      tile_task task{};
+      task.sequence = first + owner;
+      task.span = {__shfl_sync(all_lanes, span.first, owner),
+                   __shfl_sync(all_lanes, span.tokens, owner),
+                   __shfl_sync(all_lanes, span.context, owner)};
+      const int32_t token = (__shfl_sync(all_lanes, through, owner) - 1 - tile) * tile_tokens;
+      task.first_token = task.span.first + token;
+      task.tokens = min(tile_tokens, task.span.tokens - token);
+      task.kv_head = index % p.num_kv_heads;
+      task.visible_first = p.visible_keys(task.span, token);
+      task.keys = p.visible_keys(task.span, token + task.tokens - 1);
+      return task;
+    }
+    before = __shfl_sync(all_lanes, through, warp_size - 1);
+  }
+  return {-1};
+}
+
+/// Sizes for heads of at most `head_dim` values. Sums over a head run in steps of 16: it is padded
+/// with zeros to whole steps.
+template <int32_t head_dim, int32_t num_groups, int32_t num_slots>
+struct layout {
+  static constexpr int32_t steps = (head_dim + 15) / 16;
+  static constexpr int32_t chunks = 2 * steps;
+  static constexpr int32_t rows = num_groups * group_rows;
+  static constexpr uint32_t query_bytes = chunks * chunk_stride(rows);
+  static constexpr uint32_t slot_bytes = chunks * chunk_stride(key_tile);
+  static constexpr uint32_t bytes = query_bytes + num_slots * slot_bytes + 2 * num_slots * 8;
+};
+
+/// The ring's slots hold tiles in this order: keys 0, keys 1, values 0, keys 2, values 1, .. keys n
+/// - 1, values n - 2, values n - 1.
+template <int32_t num_slots>
+struct ring {
+  uint64_t* full;
+  uint64_t* empty;
+  int32_t index = 0;
+  uint32_t parity = 0;
+
+  __device__ __forceinline__ void advance() {
+    if (++index == num_slots) {
+      index = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// -- the copying warp group
+// -----------------------------------------------------------------------------
+
+template <int32_t head_dim, int32_t num_groups, int32_t num_slots, class Keys>
+struct producer {
+  using sizes = layout<head_dim, num_groups, num_slots>;
+
+  const attention_call<bf16, Keys>& p;
+  const tile_task& task;
+  uint32_t query;
+  uint32_t slots;
+  ring<num_slots> place;
+  typename Keys::reader reader;
+  int32_t thread;
+  int32_t uncompleted = -1;  // slot whose copies are under way
+
+  __device__ void run() {
+    copy_query();
+    const int32_t tiles = (task.keys + key_tile - 1) / key_tile;
+    copy_tile(0, 0);
+    for (int32_t tile = 1; tile < tiles; ++tile) {
+      copy_tile(tile, 0);
+      copy_tile(tile - 1, reader.value_offset());
+    }
+    copy_tile(tiles - 1, reader.value_offset());
+    wait_copies<0>();
+    complete();
+  }
+
+  __device__ void copy_query() const {
+    const int32_t chunks = p.head_dim / chunk_values;
+    const int32_t live_rows = task.tokens * p.group;
+    for (int32_t i = thread; i < sizes::rows * chunks; i += group_threads) {
+      const int32_t row = i / chunks;
+      const int32_t chunk = i % chunks;
+      const int32_t source_row = min(row, live_rows - 1);
+      const bf16* from = p.query_row(task.first_token + source_row / p.group,
+                                     task.kv_head * p.group + source_row % p.group) +
+                         chunk * chunk_values;
+      copy16_async(query + static_cast<uint32_t>(chunk) * chunk_stride(sizes::rows) +
+                       static_cast<uint32_t>(row) * chunk_bytes,
+                   from, row < live_rows);
+    }
+  }
+
+  /// Keys, or with their offset values, past the last one are zero: a weight of zero does not
+  /// silence NaN.
+  __device__ void copy_tile(int32_t tile, int64_t offset) {
+    barrier_wait(&place.empty[place.index], place.parity ^ 1);
+    const uint32_t slot = slots + static_cast<uint32_t>(place.index) * sizes::slot_bytes;
+    const int32_t first = tile * key_tile;
+    reader.begin_tile(first, task.keys - 1);
+    if (p.head_dim == head_dim) {
+      copy_rows(slot, first, offset, head_dim / chunk_values);
+    } else {
+      copy_rows(slot, first, offset, p.head_dim / chunk_values);
+    }
+    commit_copies();
+    wait_copies<1>();
+    if (uncompleted >= 0) complete();
+    uncompleted = place.index;
+    place.advance();
+  }
+
+  __device__ __forceinline__ void copy_rows(uint32_t slot, int32_t first, int64_t offset,
+                                            int32_t chunks) {
+    // A whole number of turns for every thread: 128 rows, 128 threads.
+#pragma unroll 4
+    for (int32_t i = 0; i < chunks; ++i) {
+      const int32_t item = i * group_threads + thread;
+      const int32_t row = item / chunks;
+      const int32_t chunk = item % chunks;
+      const bool valid = first + row < task.keys;
+      const bf16* from = reader.row_of_tile(first, valid ? row : 0) + offset + chunk * chunk_values;
+      copy16_async(slot + static_cast<uint32_t>(chunk) * chunk_stride(key_tile) +
+                       static_cast<uint32_t>(row) * chunk_bytes,
+                   from, valid);
+    }
+  }
+
+  __device__ void complete() const {
+    fence_shared_for_products();
+    barrier_arrive(&place.full[uncompleted]);
+  }
+};
+
+// -- the attending warp groups
+// ---------------------------------------------------------------------------
+
+/// One thread's part of the rows lane / 4 and lane / 4 + 8 of its warp's 16.
+template <int32_t head_dim, int32_t num_groups, int32_t num_slots, class Keys>
+struct consumer {
+  using sizes = layout<head_dim, num_groups, num_slots>;
+  static constexpr int32_t turn_threads = 2 * group_threads;
+
+  const attention_call<bf16, Keys>& p;
+  const tile_task& task;
+  uint32_t query;  // of this group's rows
+  uint32_t slots;
+  ring<num_slots> place;
+  int32_t group;
+  int32_t row[2];
+  int32_t visible[2];
+  float scores[key_tile / 2];
+  uint32_t weights[key_tile / 4];
+  float sums[head_dim / 2];
+  float peak[2];
+  float total[2];
+
+  __device__ void run() {
+    begin();
+    const int32_t tiles = (task.keys + key_tile - 1) / key_tile;
+    // Tiles before this one are seen by every row.
+    const int32_t masked = min(task.visible_first, task.keys) / key_tile;
+
+    barrier_wait(&place.full[place.index], place.parity);
+    issue_scores();
+    warpgroup_wait<0>();
+    release_slot();
+    if (masked == 0) mask(0);
+    float shrink[2];
+    weigh(shrink);
+    round_weights();
+
+    if (group == num_groups - 1) named_barrier_arrive(first_turn_barrier, turn_threads);
+    int32_t tile = 1;
+    for (; tile < masked; ++tile) step<false>(tile, tile == tiles - 1);
+    for (; tile < tiles; ++tile) step<true>(tile, tile == tiles - 1);
+
+    barrier_wait(&place.full[place.index], place.parity);
+    issue_values();
+    warpgroup_wait<0>();
+    store();
+  }
+
+  __device__ void begin() {
+    const auto thread = static_cast<int32_t>(threadIdx.x) % group_threads;
+#pragma unroll
+    for (int32_t half = 0; half < 2; ++half) {
+      row[half] = group * group_rows + thread / warp_size * 16 + thread % warp_size / 4 + 8 * half;
+      visible[half] = task.visible_first + (p.causal ? row[half] / p.group : 0);
+      peak[half] = -infinity();
+      total[half] = 0;
+    }
+#pragma unroll
+    for (float& sum : sums) sum = 0;
+  }
+
+  /// Scores of `tile`, values of the tile before it. Holds two slots: keys, then values.
+  template <bool masked>
+  __device__ __forceinline__ void step(int32_t tile, bool last) {
+    barrier_wait(&place.full[place.index], place.parity);
+    named_barrier_sync(first_turn_barrier + group, turn_threads);
+    issue_scores();
+    ring<num_slots> keys = place;
+    place.advance();
+    barrier_wait(&place.full[place.index], place.parity);
+    issue_values();
+    // The last group's last turn has no successor.
+    if (!(last && group == num_groups - 1))
+      named_barrier_arrive(first_turn_barrier + (group + 1) % num_groups, turn_threads);
+    warpgroup_wait<1>();
+    release(keys);
+    if constexpr (masked) mask(tile);
+    float shrink[2];
+    weigh(shrink);
+    warpgroup_wait<0>();
+    release_slot();
+#pragma unroll
+    for (int32_t i = 0; i < head_dim / 2; ++i) sums[i] *= shrink[i / 2 % 2];
+    round_weights();
+  }
+
+  __device__ __forceinline__ void issue_scores() {
+    const uint32_t keys = slots + static_cast<uint32_t>(place.index) * sizes::slot_bytes;
+    warpgroup_begin();
+#pragma unroll
+    for (int32_t i = 0; i < sizes::steps; ++i) {
+      const auto chunk = static_cast<uint32_t>(2 * i);
+      wgmma_rows(scores,
+                 row_operand(query + chunk * chunk_stride(sizes::rows), chunk_stride(sizes::rows)),
+                 row_operand(keys + chunk * chunk_stride(key_tile), chunk_stride(key_tile)), i > 0);
+    }
+    warpgroup_commit();
+  }
+
+  __device__ __forceinline__ void issue_values() {
+    const uint32_t values = slots + static_cast<uint32_t>(place.index) * sizes::slot_bytes;
+    warpgroup_begin();
+#pragma unroll
+    for (int32_t i = 0; i < key_tile / 16; ++i)
+      wgmma_columns(sums, weights + 4 * i,
+                    column_operand(values + static_cast<uint32_t>(i) * 16 * chunk_bytes,
+                                   chunk_stride(key_tile)));
+    warpgroup_commit();
+  }
+
+  __device__ __forceinline__ void release(const ring<num_slots>& slot) const {
+    if (threadIdx.x % warp_size == 0) barrier_arrive(&slot.empty[slot.index]);
+  }
+  __device__ __forceinline__ void release_slot() {
+    release(place);
+    place.advance();
+  }
+
+  __device__ __forceinline__ void mask(int32_t tile) {
+    const auto lane = static_cast<int32_t>(threadIdx.x) % warp_size;
+    const int32_t column = tile * key_tile + 2 * (lane % 4);
+#pragma unroll
+    for (int32_t i = 0; i < key_tile / 2; ++i)
+      if (column + i / 4 * 8 + i % 2 >= visible[i / 2 % 2]) scores[i] = -infinity();
+  }
+
+  /// Scores to weights under the largest score so far; `shrink` is for what was summed under an
+  /// older one.
+  __device__ __forceinline__ void weigh(float (&shrink)[2]) {
+#pragma unroll
+    for (int32_t half = 0; half < 2; ++half) {
+      float largest = peak[half];
+#pragma unroll
+      for (int32_t i = 0; i < key_tile / 2; i += 4)
+        largest = fmaxf(largest, fmaxf(scores[i + 2 * half], scores[i + 2 * half + 1]));
+      largest = quad_max(largest);
+      const float offset = largest == -infinity() ? 0 : largest * p.scale_log2;
+      shrink[half] = exp2_approximate(fmaf(peak[half], p.scale_log2, -offset));
+      peak[half] = largest;
+      float sum = 0;
+#pragma unroll
+      for (int32_t i = 0; i < key_tile / 2; i += 4) {
+        float& a = scores[i + 2 * half];
+        float& b = scores[i + 2 * half + 1];
+        a = exp2_approximate(fmaf(a, p.scale_log2, -offset));
+        b = exp2_approximate(fmaf(b, p.scale_log2, -offset));
+        sum += a + b;
+      }
+      total[half] = total[half] * shrink[half] + sum;
+    }
+  }
+
+  __device__ __forceinline__ void round_weights() {
+#pragma unroll
+    for (int32_t i = 0; i < key_tile / 4; ++i)
+      weights[i] = pack_bf16(scores[2 * i], scores[2 * i + 1]);
+  }
+
+  __device__ void store() const {
+    const auto lane = static_cast<int32_t>(threadIdx.x) % warp_size;
+#pragma unroll
+    for (int32_t half = 0; half < 2; ++half) {
+      const float inverse = 1 / quad_sum(total[half]);
+      if (row[half] >= task.tokens * p.group) continue;
+      bf16* to = p.output_row(task.first_token + row[half] / p.group,
+                              task.kv_head * p.group + row[half] % p.group) +
+                 2 * (lane % 4);
+#pragma unroll
+      for (int32_t i = 0; i < head_dim / 8; ++i)
+        if (8 * i < p.head_dim)
+          *reinterpret_cast<uint32_t*>(to + 8 * i) =
+              pack_bf16(sums[4 * i + 2 * half] * inverse, sums[4 * i + 2 * half + 1] * inverse);
+    }
+  }
+};
+
+/// Registers of a thread: 64 Ki of them per SM, one CTA.
+template <int32_t num_groups>
+constexpr int32_t producer_registers = num_groups == 2 ? 40 : 32;
+template <int32_t num_groups>
+constexpr int32_t consumer_registers = num_groups == 2 ? 232 : 160;
+
+template <int32_t head_dim, int32_t num_groups, int32_t num_slots, class Keys>
+__global__ void __launch_bounds__(block_threads(num_groups), 1)
+    tile_attention_kernel(const __grid_constant__ attention_call<bf16, Keys> p) {
+  using sizes = layout<head_dim, num_groups, num_slots>;
+  extern __shared__ __align__(128) std::byte memory[];
+  auto* barriers =
+      reinterpret_cast<uint64_t*>(memory + sizes::query_bytes + num_slots * sizes::slot_bytes);
+  release_successor();
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  const tile_task task = find_task(p, static_cast<int32_t>(blockIdx.x), sizes::rows / p.group);
+  if (task.sequence < 0) return wait_for_predecessor();
+
+  if (thread == 0) {
+    for (int32_t i = 0; i < num_slots; ++i) {
+      barrier_init(barriers + i, group_threads);
+      barrier_init(barriers + num_slots + i, num_groups * (group_threads / warp_size));
+    }
+    fence_barrier_init();
+  }
+  if (sizes::chunks * chunk_values > p.head_dim) {  // the padding, which no copy touches
+    const auto end = static_cast<int32_t>(sizes::query_bytes + num_slots * sizes::slot_bytes);
+    for (int32_t i = thread * 16; i < end; i += block_threads(num_groups) * 16)
+      *reinterpret_cast<uint4*>(memory + i) = uint4{};
+    fence_shared_for_products();
+  }
+  __syncthreads();
+  wait_for_predecessor();
+
+  const uint32_t query = shared_address(memory);
+  const uint32_t slots = query + sizes::query_bytes;
+  const ring<num_slots> place{barriers, barriers + num_slots};
+  const int32_t group = thread / group_threads;
+  if (group == num_groups) {
+    give_up_registers<producer_registers<num_groups>>();
+    producer<head_dim, num_groups, num_slots, Keys>{
+        p,
+        task,
+        query,
+        slots,
+        place,
+        p.keys.of(task.sequence, task.span, task.kv_head),
+        thread % group_threads}
+        .run();
+  } else {
+    take_registers<consumer_registers<num_groups>>();
+    consumer<head_dim, num_groups, num_slots, Keys>{
+        p,     task,  query + static_cast<uint32_t>(group) * group_rows * chunk_bytes,
+        slots, place, group}
+        .run();
+  }
+}
+
+}  // namespace troupe::gpu::cuda::tiles
