@@ -39,9 +39,10 @@ __device__ __forceinline__ Value warp_inclusive_sum(Value value) {
 template <int32_t cluster_size, int32_t warps>
 class cluster_reducer {
  public:
-  /// combine(a, b) over all threads of the cluster, the same bits everywhere; `combine` is commutative and
-  /// takes the values in a fixed order. All threads of the cluster call it. What they wrote before, here
-  /// or to other CTAs, is visible to all afterwards. `turn` counts the calls.
+  /// combine(a, b) over all threads of the cluster, the same bits everywhere; `combine` is
+  /// commutative and takes the values in a fixed order. All threads of the cluster call it. What
+  /// they wrote before, here or to other CTAs, is visible to all afterwards. `turn` counts the
+  /// calls.
   template <class Value, class Combine>
   __device__ Value reduce(Value value, int32_t turn, Combine combine) {
     static_assert(sizeof(Value) <= value_bytes);
@@ -74,7 +75,8 @@ class cluster_reducer {
  private:
   static constexpr int32_t value_bytes = 16;
   alignas(16) char warp_values_[2][warps * value_bytes];
-  alignas(16) char mail_[2][cluster_size * value_bytes];  // alternate: a late reader meets no new values
+  alignas(16) char mail_[2][cluster_size *
+                            value_bytes];  // alternate: a late reader meets no new values
 };
 
 }  // namespace troupe::gpu::cuda
