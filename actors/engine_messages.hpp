@@ -4,6 +4,7 @@
 #include "actors/plan_codec.hpp"
 #include "actors/scheduling/step_planner.hpp"
 #include "config/engine_config.hpp"
+#include "gpu/backend.hpp"
 #include "gpu/graph.hpp"
 #include "gpu/tensor_view.hpp"
 #include "model/plan/prompt.hpp"
@@ -169,7 +170,7 @@ struct shard_options {
   int32_t tp_size = 1;
   uint64_t epoch = 1;
   bool eager = false;
-  int32_t num_threads = 1;
+  gpu::backend_options backend;
   int64_t collective_timeout_ms = 0;
   std::vector<transport::lane_request> lanes;
   std::vector<int> symmetric_descriptors;  // [tp_size]
@@ -290,6 +291,16 @@ typename Inspector::result_type inspect(Inspector& f, plan_limits& x) {
 
 }  // namespace troupe::plan
 
+namespace troupe::gpu {
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, backend_options& x) {
+  return f(caf::meta::type_name("backend_options"), x.device, x.num_threads, x.cuda_device,
+           x.ranks_on_device, x.background);
+}
+
+}  // namespace troupe::gpu
+
 namespace troupe::transport {
 
 template <class Inspector>
@@ -313,7 +324,7 @@ typename Inspector::result_type inspect(Inspector& f, weight_source& x) {
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, shard_options& x) {
   return f(caf::meta::type_name("shard_options"), x.weights, x.limits, x.activation, x.tp_rank,
-           x.tp_size, x.epoch, x.eager, x.num_threads, x.collective_timeout_ms, x.lanes,
+           x.tp_size, x.epoch, x.eager, x.backend, x.collective_timeout_ms, x.lanes,
            x.symmetric_descriptors, x.visual_pool_descriptor, x.token_mask);
 }
 template <class Inspector>
@@ -396,7 +407,8 @@ struct group_ready {
 
 using scheduler_actor =
     caf::typed_actor<caf::replies_to<schedule_request>::with<scheduling::admission_result>,
-                     caf::reacts_to<cancel_request>, caf::reacts_to<group_ready>,
+                     caf::reacts_to<cancel_request>, caf::reacts_to<pause_request>,
+                     caf::reacts_to<resume_request>, caf::reacts_to<group_ready>,
                      caf::reacts_to<group_lost>,
                      caf::replies_to<get_scheduler_statistics>::with<scheduler_statistics>,
                      caf::reacts_to<caf::tick_atom>>;

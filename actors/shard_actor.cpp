@@ -64,13 +64,16 @@ std::unique_ptr<model::model_runner> make_runner(const shard_options& options,
                                                  const backend_factory& make_backend,
                                                  const progress_report& report) {
   const auto model = model_of(options.weights);
+  gpu::use_device(options.backend);
+  const auto shared = gpu::shared_memory_on(options.backend.device);
   auto symmetric = std::make_unique<transport::symmetric_arena>(
       options.tp_rank, options.symmetric_descriptors, options.lanes,
-      std::chrono::milliseconds(options.collective_timeout_ms));
-  model::visual_pool pool(model, options.activation, options.limits.visual_pool_rows,
-                          options.visual_pool_descriptor);
+      std::chrono::milliseconds(options.collective_timeout_ms), shared);
+  auto pool =
+      model::visual_pool::map(model, options.activation, options.limits.visual_pool_rows, shared,
+                              options.visual_pool_descriptor);
   return std::make_unique<model::model_runner>(
-      make_backend(options.num_threads), model, options.limits,
+      make_backend(options.backend), model, options.limits,
       load_weights(options, model, report), std::move(symmetric), std::move(pool),
       model::runner_options{options.activation, options.eager, options.epoch, options.token_mask});
 }
@@ -114,9 +117,7 @@ caf::result<step_completed> run(shard_state& state, const run_step& message) {
 
 }  // namespace
 
-backend_factory cpu_backend() {
-  return [](int32_t num_threads) { return gpu::make_cpu_operations({num_threads}); };
-}
+backend_factory any_backend() { return gpu::make_operations; }
 
 shard_actor::behavior_type shard(self_pointer self, backend_factory make_backend) {
   return {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/engine_messages.hpp"
+#include "gpu/backend.hpp"
 #include "gpu/operations.hpp"
 #include "model/model_runner.hpp"
 
@@ -14,8 +15,10 @@
 namespace troupe::actors {
 
 /// Makes a backend on the calling thread, which then belongs to it.
-using backend_factory = std::function<std::unique_ptr<gpu::operations>(int32_t num_threads)>;
-backend_factory cpu_backend();
+using backend_factory =
+    std::function<std::unique_ptr<gpu::operations>(const gpu::backend_options&)>;
+/// Whatever the options ask for.
+backend_factory any_backend();
 
 struct shard_state {
   std::unique_ptr<model::model_runner> runner;

@@ -46,7 +46,7 @@ void supervisor_core::open_group() {
   const auto num_ranks = options_.shard.tp_size;
   members_.assign(static_cast<size_t>(num_ranks), member{});
   try {
-    memory_.emplace(num_ranks, options_.lanes);
+    memory_.emplace(num_ranks, options_.lanes, options_.symmetric);
   } catch (const std::exception& failure) {
     return fail(fmt::format("symmetric memory: {}", failure.what()));
   }
@@ -75,6 +75,7 @@ void supervisor_core::open_shard_of(int32_t rank, const shard_launched& launched
   auto options = options_.shard;
   options.tp_rank = rank;
   options.epoch = epoch_;
+  options.backend = options_.backends.at(static_cast<size_t>(rank));
   options.lanes = options_.lanes;
   options.symmetric_descriptors = launched.symmetric_descriptors;
   options.visual_pool_descriptor = launched.visual_pool_descriptor;

@@ -18,8 +18,10 @@
 namespace troupe::actors {
 
 struct supervisor_options {
-  /// Everything of a shard but rank, epoch, lanes and descriptors.
+  /// Everything of a shard but rank, epoch, backend, lanes and descriptors.
   shard_options shard;
+  std::vector<gpu::backend_options> backends;  // [tp_size]
+  transport::group_placement symmetric;
   std::vector<transport::lane_request> lanes;
   int visual_pool_descriptor = -1;
   /// Makes the actor that starts the shard of one rank.

@@ -5,6 +5,7 @@
 #include "actors/errors.hpp"
 #include "actors/gateway_actor.hpp"
 #include "actors/media_worker_actor.hpp"
+#include "actors/placement.hpp"
 #include "actors/scheduler_actor.hpp"
 #include "actors/shard_process.hpp"
 #include "actors/supervisor_actor.hpp"
@@ -52,7 +53,6 @@ constexpr std::chrono::milliseconds stop_timeout{10'000};
 // Beyond the grace of a drain, for the messages that end requests.
 constexpr std::chrono::milliseconds drain_margin{2'000};
 
-int32_t num_cores() { return static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency())); }
 
 /// What, beside pixels, decides visual rows: two engines with equal identity make equal rows.
 std::string vision_identity(const config::checkpoint_config& checkpoint, gpu::dtype activation) {
@@ -117,6 +117,7 @@ struct engine::state {
   void spawn_all();
   void stop(const caf::actor& actor, const char* name, std::chrono::steady_clock::time_point deadline);
 
+  model::visual_pool make_pool() const;
   inner_gateway_actor make_gateway() const;
   detokenizer_actor make_detokenizer() const;
   tokenizer_actor make_tokenizer() const;
@@ -129,6 +130,7 @@ struct engine::state {
   std::function<shard_launcher_actor(caf::actor_system&)> launcher() const;
 
   caf::actor_system& system;
+  const placement where;
   const config::engine_config config;
   const std::shared_ptr<const config::checkpoint_config> checkpoint;
   const std::shared_ptr<const model::tokenizer> tokenizer;
@@ -143,14 +145,15 @@ struct engine::state {
 
 engine::state::state(caf::actor_system& home, const config::engine_config& settings)
     : system(home),
-      config(settings),
+      where(place(settings)),
+      config(with_device_defaults(settings, where.device)),
       checkpoint(std::make_shared<const config::checkpoint_config>(
-          config::read_checkpoint_config(settings))),
+          config::read_checkpoint_config(config))),
       tokenizer(std::make_shared<const model::tokenizer>(
           model::tokenizer::load(checkpoint->folder / "tokenizer.json"))),
       weights(std::make_shared<const model::safetensors_folder>(checkpoint->folder)),
-      limits(model::derive_limits(settings, *checkpoint, model::available_memory_bytes())),
-      pool(checkpoint->model, limits.activation, limits.plan.visual_pool_rows) {
+      limits(model::derive_limits(config, *checkpoint, kv_memory_bytes(where, config, *checkpoint))),
+      pool(make_pool()) {
   check_isolation(system, config);
   model::check_tensors(*weights, checkpoint->model);
   spdlog::info(
@@ -188,6 +191,11 @@ void engine::state::spawn_all() {
   actors.insert(actors.begin(), first.begin(), first.end());
 }
 
+model::visual_pool engine::state::make_pool() const {
+  gpu::use_device(where.vision_tower());
+  return {checkpoint->model, limits.activation, limits.plan.visual_pool_rows, where.pool_memory()};
+}
+
 inner_gateway_actor engine::state::make_gateway() const {
   gateway_options options;
   options.max_model_len = limits.plan.max_model_len;
@@ -216,7 +224,7 @@ vision_tower_actor engine::state::make_tower() const {
   options.runner.eager = config.limits.eager;
   options.runner.max_patches = limits.vision_max_patches;
   options.runner.max_segments = limits.vision_max_segments;
-  options.num_threads = std::max(1, num_cores() / 2);  // the other half decodes meanwhile
+  options.backend = where.vision_tower();
   options.pool_rows = limits.plan.visual_pool_rows;
   options.visual_pool_descriptor = pool.file_descriptor();
   return system.spawn<caf::detached>(vision_tower, std::move(options));
@@ -264,11 +272,13 @@ supervisor_options engine::state::supervise(const inner_gateway_actor& front,
   options.shard.activation = limits.activation;
   options.shard.tp_size = limits.tp_size;
   options.shard.eager = config.limits.eager;
-  options.shard.num_threads = std::max(1, num_cores() / limits.tp_size);
   options.shard.collective_timeout_ms = config.limits.step_timeout.count();
   if (config.limits.mask_unused_tokens)
     options.shard.token_mask = sampling_mask(*tokenizer, checkpoint->model);
   options.lanes = {model::model_runner::lane(checkpoint->model, limits.plan, limits.tp_size)};
+  options.symmetric = where.symmetric();
+  for (int32_t rank = 0; rank < limits.tp_size; ++rank)
+    options.backends.push_back(where.shard(rank));
   options.visual_pool_descriptor = pool.file_descriptor();
   options.make_launcher = launcher();
   options.gateway = front;
@@ -279,7 +289,7 @@ supervisor_options engine::state::supervise(const inner_gateway_actor& front,
 
 std::function<shard_launcher_actor(caf::actor_system&)> engine::state::launcher() const {
   if (config.parallel.isolation == config::isolation_mode::thread)
-    return [](caf::actor_system& home) { return home.spawn(shard_thread_launcher, cpu_backend()); };
+    return [](caf::actor_system& home) { return home.spawn(shard_thread_launcher, any_backend()); };
   shard_process_launcher_options options;
   options.program = config.parallel.shard_program.empty() ? "/proc/self/exe"
                                                           : config.parallel.shard_program;

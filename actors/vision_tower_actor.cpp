@@ -16,10 +16,12 @@ using self_pointer = vision_tower_actor::stateful_pointer<vision_tower_state>;
 
 std::unique_ptr<model::vision_runner> open(const vision_tower_options& options) {
   const auto& model = options.checkpoint->model;
-  model::visual_pool pool(model, options.runner.activation, options.pool_rows,
-                          options.visual_pool_descriptor);
+  gpu::use_device(options.backend);
+  auto pool = model::visual_pool::map(model, options.runner.activation, options.pool_rows,
+                                      gpu::shared_memory_on(options.backend.device),
+                                      options.visual_pool_descriptor);
   auto runner = std::make_unique<model::vision_runner>(
-      gpu::make_cpu_operations({options.num_threads}), model,
+      gpu::make_operations(options.backend), model,
       model::load_vision_weights(options.weights, model, [](int64_t, int64_t) {}), std::move(pool),
       options.runner);
   runner->capture([](int32_t, int32_t) {});

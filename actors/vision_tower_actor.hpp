@@ -2,6 +2,7 @@
 
 #include "actors/engine_messages.hpp"
 #include "config/model_config.hpp"
+#include "gpu/backend.hpp"
 #include "model/vision/vision_runner.hpp"
 #include "model/weights/safetensors.hpp"
 
@@ -18,7 +19,7 @@ struct vision_tower_options {
   std::shared_ptr<const config::checkpoint_config> checkpoint;
   std::shared_ptr<const model::safetensors_folder> weights;
   model::vision_options runner;
-  int32_t num_threads = 1;
+  gpu::backend_options backend;
   int32_t pool_rows = 0;
   int visual_pool_descriptor = -1;  // duplicated
 };

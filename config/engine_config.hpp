@@ -9,6 +9,9 @@ namespace troupe::config {
 
 enum class compute_dtype : uint8_t { float32, bfloat16 };
 
+/// What a model runs on; automatic: GPUs if this build and this machine have some.
+enum class device_choice : uint8_t { automatic, cpu, cuda };
+
 /// Where a shard lives: a thread of the node's process or a process of its own.
 enum class isolation_mode : uint8_t { thread, process };
 
@@ -25,16 +28,17 @@ struct engine_config {
 
   struct parallel_settings {
     int32_t tensor = 1;
+    device_choice device = device_choice::automatic;
     isolation_mode isolation = isolation_mode::thread;
     std::string shard_program;  // started for shards in processes; empty: this program
   } parallel;
 
   struct limit_settings {
-    int32_t max_num_seqs = 32;
-    int32_t max_num_batched_tokens = 512;
+    int32_t max_num_seqs = 0;            // 0: 32 on the CPU, 64 on GPUs
+    int32_t max_num_batched_tokens = 0;  // 0: 512 on the CPU, 8192 on GPUs
     int32_t block_size = 16;        // tokens per KV block
     int64_t kv_cache_bytes = 0;     // per rank; 0: from memory_share
-    double memory_share = 0.5;      // of the memory free at start, for KV and pools
+    double memory_share = 0;        // of the memory free at start; 0: 0.5 on the CPU, 0.9 on GPUs
     int32_t visual_pool_rows = 0;   // 0: enough for max_num_batched_tokens twice and one full item
     int32_t vision_max_patches = 0; // per encoder step; 0: the largest picture
     int32_t max_waiting_requests = 256;

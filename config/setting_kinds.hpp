@@ -67,20 +67,24 @@ class setting_section {
     };
   }
 
-  void share(const char* name, double Section::*member, range<double> bounds, names flags,
-             std::string help) {
+  void share(const char* name, double Section::*member, range<double> bounds, or_auto automatic,
+             names flags, std::string help) {
+    const bool may_be_auto = automatic == or_auto::yes;
     auto& added = add(name, std::move(flags), std::move(help));
     added.assign = [=, section = section_](
                        engine_config& config,
                        const setting_value& value) -> std::optional<std::string> {
-      const auto number = read_number(value);
-      if (!number || !(*number >= bounds.least && *number <= bounds.most))
-        return fmt::format("a number from {} to {}", bounds.least, bounds.most);
+      const bool is_auto = may_be_auto && read_text(value) == "auto";
+      const auto number = is_auto ? 0.0 : read_number(value);
+      if (!is_auto && !(number && *number >= bounds.least && *number <= bounds.most))
+        return fmt::format("{}a number from {} to {}", may_be_auto ? "\"auto\" or " : "",
+                           bounds.least, bounds.most);
       config.*section.*member = *number;
       return std::nullopt;
     };
     added.show = [=, section = section_](const engine_config& config) {
-      return fmt::format("{:#}", config.*section.*member);
+      const double number = config.*section.*member;
+      return may_be_auto && number == 0 ? toml_string("auto") : fmt::format("{:#}", number);
     };
   }
 

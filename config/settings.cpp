@@ -44,6 +44,11 @@ void add_parallel(std::vector<setting>& table) {
   parallel.count("tensor", &settings::tensor, {1, 64}, or_auto::no,
                  {"--tensor-parallel-size", "--tp", "--tp-size", "--tp_size"},
                  "ranks that share one model");
+  parallel.choice("device", &settings::device,
+                  {{"auto", device_choice::automatic},
+                   {"cpu", device_choice::cpu},
+                   {"cuda", device_choice::cuda}},
+                  {"--device"}, "what the model runs on; auto: GPUs if there are any");
   parallel.choice("isolation", &settings::isolation,
                   {{"thread", isolation_mode::thread}, {"process", isolation_mode::process}},
                   {"--isolation"},
@@ -55,16 +60,16 @@ void add_parallel(std::vector<setting>& table) {
 void add_step_limits(std::vector<setting>& table) {
   using settings = engine_config::limit_settings;
   setting_section<settings> limits(table, "limits", &engine_config::limits);
-  limits.count("max_num_seqs", &settings::max_num_seqs, {1, 4096}, or_auto::no,
+  limits.count("max_num_seqs", &settings::max_num_seqs, {1, 4096}, or_auto::yes,
                {"--max-num-seqs", "--max-running-requests"}, "sequences in one step");
-  limits.count("max_num_batched_tokens", &settings::max_num_batched_tokens, {1, mib}, or_auto::no,
+  limits.count("max_num_batched_tokens", &settings::max_num_batched_tokens, {1, mib}, or_auto::yes,
                {"--max-num-batched-tokens", "--chunked-prefill-size"}, "tokens in one step");
   limits.count("block_size", &settings::block_size, {1, 1024}, or_auto::no, {"--block-size"},
                "tokens in one KV block");
   limits.count("kv_cache_bytes", &settings::kv_cache_bytes, {1, 1024 * gib}, or_auto::yes,
                {"--kv-cache-memory", "--kv-cache-memory-bytes"},
                "KV cache of one rank (4G); auto: by the memory share");
-  limits.share("memory_share", &settings::memory_share, {0.01, 0.95},
+  limits.share("memory_share", &settings::memory_share, {0.01, 0.95}, or_auto::yes,
                {"--memory-share", "--gpu-memory-utilization", "--mem-fraction-static"},
                "share of the memory free at start for KV cache and pools");
   limits.count("visual_pool_rows", &settings::visual_pool_rows, {1, 16 * mib}, or_auto::yes,

@@ -145,6 +145,11 @@ int arena::file_descriptor() const {
  }
 const std::vector<ledger_entry>& arena::ledger() const { return layout_->ledger; }
 
+void arena::clear() {
+  config::ensure(layout_->sealed != nullptr, "arena {} is not sealed yet", layout_->name);
+  layout_->sealed->memory->clear();
+}
+
 void arena::retire(bool guard) {
   config::ensure(layout_->sealed != nullptr, "arena {} is not sealed yet", layout_->name);
   layout_->sealed->current.store(false, std::memory_order_release);

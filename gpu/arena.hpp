@@ -85,6 +85,9 @@ class arena {
   int file_descriptor() const;  // shared kinds only, else -1; owned by the arena
   const std::vector<ledger_entry>& ledger() const;
 
+  /// Zeroes all of it. Nothing may use it meanwhile.
+  void clear();
+
   /// Ends this generation: leases report `current() == false` and replays of graphs that baked it
   /// are refused. With `guard` any touch of the pages faults from now on (tests); they are unmapped when
   /// the last lease goes.

@@ -6,6 +6,26 @@
 
 namespace troupe::gpu {
 
+enum class device_kind : uint8_t { cpu, cuda };
+
+/// Which backend a rank or a vision tower runs on, and its share of the machine.
+struct backend_options {
+  device_kind device = device_kind::cpu;
+  int32_t num_threads = 1;      // cpu: of this rank's team
+  int32_t cuda_device = 0;      // cuda: its number
+  int32_t ranks_on_device = 1;  // cuda: ranks of the group that share it (tests)
+  bool background = false;      // cuda: must not delay others on the device
+};
+
+/// What memory that several ranks or actors see must be.
+memory_kind shared_memory_on(device_kind device);
+
+/// Makes the device of `options` the one that this thread's arenas lie on. Throws gpu::error.
+void use_device(const backend_options& options);
+
+/// A backend for the calling thread, after `use_device`. Throws gpu::error.
+std::unique_ptr<operations> make_operations(const backend_options& options);
+
 struct cpu_options {
   int32_t num_threads = 1;  // of this rank's team; the thread that calls the operations included
 };

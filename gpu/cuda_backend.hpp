@@ -35,6 +35,17 @@ int64_t free_cuda_bytes(int32_t device);
 /// Makes `device` the one that this thread's arenas and operations use. Throws gpu::error.
 void use_cuda_device(int32_t device);
 
+/// What the current device can do, measured now: bytes per second that a kernel reads from memory, FLOP
+/// per second of a large cuBLASLt product of operands of `type`, bytes per second of a copy from pinned
+/// host memory. Throw gpu::error.
+double measure_cuda_read_rate();
+double measure_cuda_matmul_rate(dtype type);
+double measure_cuda_copy_rate();
+
+/// Lets kernels read and write host memory (whole pages) at its host address, while the returned handle
+/// lives. Throws gpu::error.
+std::shared_ptr<void> show_to_cuda_devices(void* memory, int64_t bytes);
+
 /// The CUDA backend: cuBLASLt and own kernels for `linear`, own kernels for the rest, on one stream.
 /// Must be made and used on one thread. Results are deterministic: the same operation on the same inputs
 /// in the same bucket gives the same bits, eagerly or by replay; `linear` may differ in the last bits

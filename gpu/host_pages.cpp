@@ -61,6 +61,7 @@ class host_pages final : public pages {
     close_file();
   }
 
+  void clear() override { std::memset(base_, 0, static_cast<size_t>(bytes_)); }
   void forbid() override {
     config::ensure(mprotect(base_, static_cast<size_t>(bytes_), PROT_NONE) == 0,
                    "mprotect of {} bytes failed: {}", bytes_, reason());

@@ -15,6 +15,7 @@ class pages {
   virtual ~pages() = default;
 
   std::byte* base() const { return base_; }
+  virtual void clear() = 0;
   /// Makes every later touch of the memory fault (tests of retired memory).
   virtual void forbid() = 0;
   /// What another process maps it by; -1 for private memory. Owned here.

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace troupe::model {
@@ -16,6 +17,8 @@ graph_family::graph_family(std::string name, gpu::operations& backend, std::vect
                            const graph_recipe& recipe)
     : name_(std::move(name)), arenas_(std::move(arenas)) {
   const auto total = static_cast<int32_t>(buckets.size());
+  // The largest first: it finds the working memory that serves all.
+  std::sort(buckets.rbegin(), buckets.rend());
   for (int32_t done = 0; done < total; ++done) {
     const int32_t bucket = buckets[static_cast<size_t>(done)];
     graphs_.emplace(bucket, make_graph(backend, bucket, eager, recipe));

@@ -27,11 +27,9 @@ class input_block {
   field reserve(std::string owner, gpu::dtype type, std::initializer_list<int64_t> shape) {
     return arena_.reserve(std::move(owner), type, shape);
   }
-  void seal() {
+  void seal(gpu::operations& backend) {
     arena_.seal();
-    // Not zeroed: pages that no run fills are never touched, and a block for the largest picture is
-    // mostly such pages.
-    staging_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<size_t>(arena_.bytes()));
+    staging_ = backend.host_staging(arena_.bytes());
   }
 
   gpu::tensor_view device(field index) const { return arena_.view(index); }
@@ -55,7 +53,7 @@ class input_block {
   }
 
   gpu::arena arena_;
-  std::unique_ptr<std::byte[]> staging_;
+  std::shared_ptr<std::byte> staging_;
 };
 
 }  // namespace troupe::model

@@ -5,6 +5,7 @@
 #include "model/arena_builder.hpp"
 #include "model/graph_family.hpp"
 #include "model/step_inputs.hpp"
+#include "model/step_outputs.hpp"
 #include "model/text/text_model.hpp"
 
 #include <fmt/format.h>
@@ -57,6 +58,7 @@ struct model_runner::state {
   visual_pool pool;
   step_inputs inputs;
   text_model model;
+  step_outputs outputs;
   std::optional<graph_family> graphs;  // made by `capture`
 
   uint64_t last_step = 0;
@@ -68,8 +70,6 @@ struct model_runner::state {
   std::vector<std::string> reasons_to_refuse(const plan::step_plan& plan) const;
   void refuse_if_faulty(const plan::step_plan& plan) const;
   void check_lane();
-  plan::step_result collect(const plan::step_plan& plan);
-  void collect_logprobs(const plan::step_plan& plan, plan::step_result& result);
 };
 
 model_runner::model_runner(std::unique_ptr<gpu::operations> operations,
@@ -81,12 +81,14 @@ model_runner::model_runner(std::unique_ptr<gpu::operations> operations,
   auto& backend = *operations;
   const gpu::lane_view lane = take_lane(symmetric.get());
   const gpu::tensor_view pool_view = pool.view();
-  step_inputs inputs(limits, backend.memory());
+  step_inputs inputs(limits, backend);
   text_model text(backend, model.text, limits, std::move(weights), lane, inputs.views(), pool_view,
                   {options.activation, std::move(options.token_mask)});
+  step_outputs outputs(backend, text.sampled());
   state_ = std::make_unique<state>(state{std::move(operations), limits, options.epoch,
                                          options.eager, std::move(symmetric), lane, std::move(pool),
-                                         std::move(inputs), std::move(text), std::nullopt});
+                                         std::move(inputs), std::move(text), std::move(outputs),
+                                         std::nullopt});
 }
 model_runner::~model_runner() = default;
 
@@ -115,12 +117,13 @@ plan::step_result model_runner::run(const plan::step_plan& plan) {
   self.inputs.load(*self.backend, plan);
   const auto start = std::chrono::steady_clock::now();
   self.graphs->run(plan.bucket_tokens);
+  self.outputs.fetch(*self.backend, plan);
   self.backend->synchronize();
   const auto elapsed = std::chrono::steady_clock::now() - start;
   self.check_lane();
   self.last_step = plan.step;
   self.last_rows = plan.num_rows();
-  plan::step_result result = self.collect(plan);
+  plan::step_result result = self.outputs.result_of(plan);
   result.elapsed_ns = std::chrono::nanoseconds(elapsed).count();
   return result;
 }
@@ -129,22 +132,31 @@ void model_runner::retire(bool guard) {
   for (gpu::arena* arena : state_->arenas()) arena->retire(guard);
 }
 
-gpu::tensor_view model_runner::logits() const {
-  return state_->model.logits().slice_rows(0, state_->last_rows);
+std::vector<float> model_runner::logits(int32_t row) const {
+  config::ensure(row >= 0 && row < state_->last_rows, "logits of row {} of {}", row,
+                 state_->last_rows);
+  const gpu::tensor_view view = state_->model.logits().at(row);
+  std::vector<float> values(static_cast<size_t>(view.width()));
+  state_->backend->download(values.data(), view, view.span_bytes());
+  state_->backend->synchronize();
+  return values;
 }
 
 std::vector<gpu::ledger_entry> model_runner::ledger() const {
-  std::vector<gpu::ledger_entry> ledger;
-  for (const gpu::arena* arena : state_->arenas()) append_ledger(ledger, *arena);
-  return ledger;
+  return ledger_of(*state_->backend, state_->arenas());
 }
 
 transport::lane_request model_runner::lane(const config::model_config& model,
                                            const plan::plan_limits& limits, int32_t tp_size) {
   constexpr int64_t alignment_bytes = 64;
+  if (tp_size == 1) return {lane_name, alignment_bytes};  // nothing is ever sent
   const text_shape shape = share_of(model.text, tp_size);
-  const int64_t reduced = int64_t{limits.max_num_batched_tokens} * shape.hidden_size;
-  const int64_t gathered = int64_t{limits.max_num_seqs} * shape.vocab_part;
+  // Ranks of a device group share out whole rows.
+  const auto whole = [](int64_t rows) {
+    return (rows + gpu::max_ranks - 1) / gpu::max_ranks * gpu::max_ranks;
+  };
+  const int64_t reduced = whole(limits.max_num_batched_tokens) * shape.hidden_size;
+  const int64_t gathered = whole(limits.max_num_seqs) * shape.vocab_part;
   const int64_t bytes = std::max(reduced, gathered) * gpu::size_of(gpu::dtype::f32);
   return {lane_name, (bytes + alignment_bytes - 1) / alignment_bytes * alignment_bytes};
 }
@@ -199,40 +211,6 @@ void model_runner::state::check_lane() {
                       ? "the group was aborted"
                       : fmt::format("a peer was later than {} ms", lane.timeout_ns / 1'000'000));
   throw peer_lost(lost);
-}
-
-plan::step_result model_runner::state::collect(const plan::step_plan& plan) {
-  const gpu::sampling_output& sampled = model.sampled();
-  const auto rows = static_cast<size_t>(plan.num_rows());
-  plan::step_result result;
-  result.epoch = plan.epoch;
-  result.step = plan.step;
-  result.content = plan.content;
-  result.tokens.resize(rows);
-  result.logprobs.resize(rows);
-  backend->download(result.tokens.data(), sampled.tokens,
-                    static_cast<int64_t>(rows * sizeof(int32_t)));
-  collect_logprobs(plan, result);
-  backend->synchronize();
-  return result;
-}
-
-void model_runner::state::collect_logprobs(const plan::step_plan& plan, plan::step_result& result) {
-  const gpu::sampling_output& sampled = model.sampled();
-  for (int32_t row = 0; row < plan.num_rows(); ++row) {
-    const int32_t alternatives = plan.sampling[static_cast<size_t>(row)].num_logprobs;
-    if (alternatives < 0) continue;
-    auto& values = result.logprobs[static_cast<size_t>(row)];
-    values.top_tokens.resize(static_cast<size_t>(alternatives));
-    values.top_values.resize(static_cast<size_t>(alternatives));
-    gpu::tensor_view own = sampled.logprobs;
-    own.data += row * int64_t{sizeof(float)};
-    backend->download(&values.sampled, own, sizeof(float));
-    backend->download(values.top_tokens.data(), sampled.top_tokens.at(row),
-                      alternatives * int64_t{sizeof(int32_t)});
-    backend->download(values.top_values.data(), sampled.top_logprobs.at(row),
-                      alternatives * int64_t{sizeof(float)});
-  }
 }
 
 }  // namespace troupe::model

@@ -60,8 +60,8 @@ class model_runner {
   /// with `guard` any touch of the memory faults (tests).
   void retire(bool guard = false);
 
-  /// Logits of the last step, [rows, vocab] f32: for tests.
-  gpu::tensor_view logits() const;
+  /// Logits [vocab] of row `row` of the last step: for tests.
+  std::vector<float> logits(int32_t row) const;
   /// Memory by owner, for `troupe plan` and /metrics.
   std::vector<gpu::ledger_entry> ledger() const;
 

@@ -27,10 +27,10 @@ int64_t bytes_of(const std::vector<T>& values) {
 
 }  // namespace
 
-step_inputs::step_inputs(const plan::plan_limits& limits, gpu::memory_kind kind)
+step_inputs::step_inputs(const plan::plan_limits& limits, gpu::operations& backend)
     : max_tokens_(limits.max_num_batched_tokens),
       max_blocks_(limits.max_blocks_per_sequence),
-      block_("input", kind) {
+      block_("input", backend.memory()) {
   using enum gpu::dtype;
   const int64_t sequences = limits.max_num_seqs;
   counts_ = block_.reserve("counts", i32, {num_counts});
@@ -47,7 +47,7 @@ step_inputs::step_inputs(const plan::plan_limits& limits, gpu::memory_kind kind)
   block_tables_ = block_.reserve("block_tables", i32, {sequences, limits.max_blocks_per_sequence});
   adjustments_ = block_.reserve("adjustments", u8,
                                 {limits.max_adjustments * int64_t{sizeof(plan::logit_adjustment)}});
-  block_.seal();
+  block_.seal(backend);
 
   const int32_t* counts = block_.device(counts_).as<int32_t>();
   views_.tokens.value = counts + count_tokens;

@@ -24,7 +24,7 @@ struct step_views {
 /// The input arena of the text model and the way of a step plan into it.
 class step_inputs {
  public:
-  step_inputs(const plan::plan_limits& limits, gpu::memory_kind kind);
+  step_inputs(const plan::plan_limits& limits, gpu::operations& backend);
 
   /// Sends a plan without faults by one copy. The bucket's tokens past the live ones carry row -1
   /// and slot -1: not even a kernel that missed the live count could read the pool or write the

@@ -47,6 +47,18 @@ gpu::linear_weight prepare_linear(gpu::operations& backend, gpu::dtype activatio
   return backend.prepare_linear(name, weight_as_used.view, bias_as_used.view);
 }
 
+std::vector<gpu::linear_weight> prepare_linears(gpu::operations& backend, gpu::dtype activation,
+                                                const std::string& name,
+                                                const std::vector<host_tensor>& weights) {
+  std::vector<host_tensor> as_used;
+  std::vector<gpu::tensor_view> views;
+  for (const auto& weight : weights) {
+    as_used.push_back(in_dtype(weight, activation));
+    views.push_back(as_used.back().view);
+  }
+  return backend.prepare_linears(name, views);
+}
+
 resident_weights::resident_weights(std::string arena_name, gpu::memory_kind kind)
     : arena_(std::move(arena_name), kind) {}
 

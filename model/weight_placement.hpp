@@ -17,6 +17,11 @@ gpu::linear_weight prepare_linear(gpu::operations& backend, gpu::dtype activatio
                                   const std::string& name, const host_tensor& weight,
                                   const host_tensor& bias = {});
 
+/// Hands over weights of one shape that one operation uses together.
+std::vector<gpu::linear_weight> prepare_linears(gpu::operations& backend, gpu::dtype activation,
+                                                const std::string& name,
+                                                const std::vector<host_tensor>& weights);
+
 /// The tensors that operations read as they are (tables, norms, masks): collected first, then
 /// placed in one sealed arena.
 class resident_weights {

@@ -1,7 +1,7 @@
 #include "transport/symmetric_arena.hpp"
 
 #include "config/ensure.hpp"
-#include "gpu/cpu/lane.hpp"
+#include "gpu/cuda_backend.hpp"
 #include "gpu/error.hpp"
 #include "transport/error.hpp"
 
@@ -16,35 +16,53 @@ constexpr int64_t page_bytes = 4096;
 
 constexpr int64_t round_up(int64_t bytes, int64_t unit) { return (bytes + unit - 1) / unit * unit; }
 
-/// First page of each rank's file.
-struct file_head {
-  std::atomic<uint32_t> abort_word;
-};
+// As many as one control page holds with room to spare.
+constexpr size_t max_lanes = 16;
 
-int64_t piece_bytes(const lane_request& lane) {
-  return round_up(gpu::lane_control_bytes + 2 * lane.slot_bytes, page_bytes);
+/// The group's page on the host. Kernels of every rank read the first word and write the others.
+struct control_words {
+  alignas(64) std::atomic<uint32_t> abort_word;
+  alignas(64) std::atomic<uint32_t> status[gpu::max_ranks][max_lanes];
+};
+static_assert(sizeof(control_words) <= page_bytes);
+
+int64_t slot_bytes(const lane_request& lane, gpu::memory_kind kind) {
+  return lane.slot_bytes + (gpu::on_device(kind) ? gpu::lane_word_bytes : 0);
 }
 
-/// Offset of lane `index` in every rank's file: the head, then the lanes in order.
-int64_t piece_offset(const std::vector<lane_request>& lanes, size_t index) {
-  int64_t offset = page_bytes;
-  for (size_t i = 0; i < index; ++i) offset += piece_bytes(lanes[i]);
+int64_t piece_bytes(const lane_request& lane, gpu::memory_kind kind) {
+  return round_up(gpu::lane_control_bytes + 2 * slot_bytes(lane, kind), page_bytes);
+}
+
+/// Offset of lane `index` in every rank's memory: the lanes in order.
+int64_t piece_offset(const std::vector<lane_request>& lanes, size_t index, gpu::memory_kind kind) {
+  int64_t offset = 0;
+  for (size_t i = 0; i < index; ++i) offset += piece_bytes(lanes[i], kind);
   return offset;
 }
 
-gpu::arena make_rank_arena(int32_t rank, const std::vector<lane_request>& lanes) {
-  gpu::arena arena(fmt::format("symmetric.{}", rank), gpu::memory_kind::host_shared);
-  arena.reserve("symmetric", gpu::dtype::u8, {piece_offset(lanes, lanes.size())});
+gpu::arena make_rank_arena(int32_t rank, const std::vector<lane_request>& lanes,
+                           gpu::memory_kind kind) {
+  gpu::arena arena(fmt::format("symmetric.{}", rank), kind);
+  arena.reserve("symmetric", gpu::dtype::u8, {piece_offset(lanes, lanes.size(), kind)});
   return arena;
 }
 
-file_head& head_of(const gpu::arena& arena) {
-  return *reinterpret_cast<file_head*>(arena.base());
+gpu::arena make_control_arena() {
+  gpu::arena arena("symmetric.control", gpu::memory_kind::host_shared);
+  arena.reserve("control words", gpu::dtype::u8, {sizeof(control_words)});
+  return arena;
+}
+
+control_words& words_of(const gpu::arena& arena) {
+  return *reinterpret_cast<control_words*>(arena.base());
 }
 
 void check_request(int32_t num_ranks, const std::vector<lane_request>& lanes) {
   config::ensure(num_ranks >= 1 && num_ranks <= gpu::max_ranks,
                  "{} ranks share a symmetric arena, expected 1 to {}", num_ranks, gpu::max_ranks);
+  config::ensure(lanes.size() <= max_lanes, "{} lanes in a symmetric arena, expected at most {}",
+                 lanes.size(), max_lanes);
   for (const auto& lane : lanes)
     config::ensure(lane.slot_bytes > 0 && lane.slot_bytes % 64 == 0,
                    "lane {} asks for slots of {} bytes, expected a multiple of 64", lane.name,
@@ -55,23 +73,32 @@ void check_request(int32_t num_ranks, const std::vector<lane_request>& lanes) {
 
 struct symmetric_memory::state {
   std::vector<lane_request> lanes;
-  std::vector<gpu::arena> files;
+  std::vector<gpu::arena> files;  // [rank]
+  gpu::arena control = make_control_arena();
   std::vector<int> descriptors;
 };
 
-symmetric_memory::symmetric_memory(int32_t num_ranks, std::vector<lane_request> lanes)
+symmetric_memory::symmetric_memory(int32_t num_ranks, std::vector<lane_request> lanes,
+                                   group_placement placement)
     : state_(std::make_unique<state>()) {
   check_request(num_ranks, lanes);
+  config::ensure(!gpu::on_device(placement.kind) || std::ssize(placement.devices) == num_ranks,
+                 "{} devices for {} ranks", placement.devices.size(), num_ranks);
   state_->lanes = std::move(lanes);
   for (int32_t rank = 0; rank < num_ranks; ++rank) {
-    auto& file = state_->files.emplace_back(make_rank_arena(rank, state_->lanes));
+    auto& file =
+        state_->files.emplace_back(make_rank_arena(rank, state_->lanes, placement.kind));
     try {
+      if (gpu::on_device(placement.kind))
+        gpu::use_cuda_device(placement.devices[static_cast<size_t>(rank)]);
       file.seal();
     } catch (const gpu::error& failure) {
       throw error(fmt::format("symmetric memory of rank {}: {}", rank, failure.what()));
     }
     state_->descriptors.push_back(file.file_descriptor());
   }
+  state_->control.seal();
+  state_->descriptors.push_back(state_->control.file_descriptor());
 }
 symmetric_memory::~symmetric_memory() = default;
 symmetric_memory::symmetric_memory(symmetric_memory&&) noexcept = default;
@@ -82,31 +109,41 @@ const std::vector<lane_request>& symmetric_memory::lanes() const { return state_
 const std::vector<int>& symmetric_memory::file_descriptors() const { return state_->descriptors; }
 int64_t symmetric_memory::bytes_per_rank() const { return state_->files.front().bytes(); }
 
-void symmetric_memory::abort() {
-  for (const auto& file : state_->files) head_of(file).abort_word.store(1);
-}
+void symmetric_memory::abort() { words_of(state_->control).abort_word.store(1); }
 
 struct symmetric_arena::state {
   int32_t rank = 0;
+  gpu::memory_kind kind = gpu::memory_kind::host_shared;
   std::chrono::milliseconds timeout{0};
   std::vector<lane_request> lanes;
   std::vector<bool> taken;
-  std::vector<gpu::arena> files;  // [rank]
+  gpu::arena control = make_control_arena();
+  std::vector<gpu::arena> files;             // [rank]
+  std::shared_ptr<void> visible_to_device;   // the control words, while this lives
+
+  void map_all(const std::vector<int>& file_descriptors);
 };
 
 symmetric_arena::symmetric_arena(int32_t rank, const std::vector<int>& file_descriptors,
                                  const std::vector<lane_request>& lanes,
-                                 std::chrono::milliseconds timeout)
+                                 std::chrono::milliseconds timeout, gpu::memory_kind kind)
     : state_(std::make_unique<state>()) {
-  const auto num_ranks = static_cast<int32_t>(file_descriptors.size());
+  const auto num_ranks = static_cast<int32_t>(file_descriptors.size()) - 1;
   check_request(num_ranks, lanes);
   config::ensure(rank >= 0 && rank < num_ranks, "rank {} of {}", rank, num_ranks);
   state_->rank = rank;
+  state_->kind = kind;
   state_->timeout = timeout;
   state_->lanes = lanes;
   state_->taken.assign(lanes.size(), false);
+  state_->map_all(file_descriptors);
+}
+symmetric_arena::~symmetric_arena() = default;
+
+void symmetric_arena::state::map_all(const std::vector<int>& file_descriptors) {
+  const auto num_ranks = static_cast<int32_t>(file_descriptors.size()) - 1;
   for (int32_t peer = 0; peer < num_ranks; ++peer) {
-    auto& file = state_->files.emplace_back(make_rank_arena(peer, lanes));
+    auto& file = files.emplace_back(make_rank_arena(peer, lanes, kind));
     try {
       file.seal(file_descriptors[static_cast<size_t>(peer)]);
     } catch (const gpu::error& failure) {
@@ -114,8 +151,15 @@ symmetric_arena::symmetric_arena(int32_t rank, const std::vector<int>& file_desc
                               failure.what()));
     }
   }
+  try {
+    control.seal(file_descriptors.back());
+    if (gpu::on_device(kind))
+      visible_to_device = gpu::show_to_cuda_devices(control.base(), control.bytes());
+  } catch (const gpu::error& failure) {
+    throw error(fmt::format("rank {} cannot map its group's control words: {}", rank,
+                            failure.what()));
+  }
 }
-symmetric_arena::~symmetric_arena() = default;
 
 gpu::lane_view symmetric_arena::take_lane(const std::string& name) {
   for (size_t index = 0; index < state_->lanes.size(); ++index) {
@@ -123,16 +167,18 @@ gpu::lane_view symmetric_arena::take_lane(const std::string& name) {
     if (request.name != name) continue;
     config::ensure(!state_->taken[index], "lane {} is taken twice", name);
     state_->taken[index] = true;
+    auto& words = words_of(state_->control);
     gpu::lane_view lane;
     lane.rank = state_->rank;
     lane.size = static_cast<int32_t>(state_->files.size());
-    lane.slot_bytes = request.slot_bytes;
-    lane.piece_bytes = piece_bytes(request);
+    lane.slot_bytes = slot_bytes(request, state_->kind);
+    lane.piece_bytes = piece_bytes(request, state_->kind);
     lane.timeout_ns = std::chrono::nanoseconds(state_->timeout).count();
-    lane.abort_word = reinterpret_cast<const uint32_t*>(
-        &head_of(state_->files[static_cast<size_t>(state_->rank)]).abort_word);
+    lane.abort_word = reinterpret_cast<const uint32_t*>(&words.abort_word);
+    lane.status = reinterpret_cast<uint32_t*>(&words.status[state_->rank][index]);
     for (size_t peer = 0; peer < state_->files.size(); ++peer)
-      lane.pieces[peer] = state_->files[peer].base() + piece_offset(state_->lanes, index);
+      lane.pieces[peer] =
+          state_->files[peer].base() + piece_offset(state_->lanes, index, state_->kind);
     return lane;
   }
   throw error(fmt::format("no lane {} among the {} of this symmetric arena", name,
@@ -140,8 +186,7 @@ gpu::lane_view symmetric_arena::take_lane(const std::string& name) {
 }
 
 gpu::lane_status symmetric_arena::take_status(const gpu::lane_view& lane) {
-  auto& own = gpu::cpu::control_of(lane.pieces[static_cast<size_t>(lane.rank)]);
-  return static_cast<gpu::lane_status>(own.status.exchange(0));
+  return static_cast<gpu::lane_status>(std::atomic_ref<uint32_t>(*lane.status).exchange(0));
 }
 
 std::vector<gpu::arena_lease> symmetric_arena::leases() const {

@@ -19,20 +19,27 @@ struct lane_request {
   int64_t slot_bytes = 0;
 };
 
+/// Where the memory of a group lies: on the host, or rank r's on CUDA device devices[r].
+struct group_placement {
+  gpu::memory_kind kind = gpu::memory_kind::host_shared;
+  std::vector<int32_t> devices;  // [ranks] for device_shared
+};
+
 /// The memory of all ranks of one tensor-parallel group, made by the node before its shards start:
-/// one anonymous shared file per rank, equal sizes and offsets. Threads map it in place; a process
-/// gets the descriptors.
+/// one shareable piece per rank, equal sizes and offsets, and a page of control words on the host that the
+/// node writes (abort) and reads (outcomes). Threads map it in place; a process gets the descriptors.
 class symmetric_memory {
  public:
   /// Throws transport::error if the files cannot be made.
-  symmetric_memory(int32_t num_ranks, std::vector<lane_request> lanes);
+  symmetric_memory(int32_t num_ranks, std::vector<lane_request> lanes, group_placement placement = {});
   ~symmetric_memory();
   symmetric_memory(symmetric_memory&&) noexcept;
   symmetric_memory& operator=(symmetric_memory&&) noexcept;
 
   int32_t num_ranks() const;
   const std::vector<lane_request>& lanes() const;
-  const std::vector<int>& file_descriptors() const;  // [num_ranks], owned here
+  /// One per rank, then that of the control words; owned here.
+  const std::vector<int>& file_descriptors() const;
   int64_t bytes_per_rank() const;
 
   /// Tells every rank to leave its waits at once (a rank died). Sticky until the memory is replaced.
@@ -46,10 +53,12 @@ class symmetric_memory {
 /// One rank's mapping of every rank's memory, for the whole life of a shard.
 class symmetric_arena {
  public:
-  /// Maps `file_descriptors` (one per rank, same order everywhere; duplicated, so the caller keeps
-  /// its own). `lanes` must equal what the memory was made with. Throws transport::error.
+  /// Maps `file_descriptors` (as the memory gives them; duplicated, so the caller keeps its own), memory
+  /// on devices for the calling thread's current device. `lanes` and `kind` must equal what the memory was
+  /// made with. Throws transport::error.
   symmetric_arena(int32_t rank, const std::vector<int>& file_descriptors,
-                  const std::vector<lane_request>& lanes, std::chrono::milliseconds timeout);
+                  const std::vector<lane_request>& lanes, std::chrono::milliseconds timeout,
+                  gpu::memory_kind kind = gpu::memory_kind::host_shared);
   ~symmetric_arena();
   symmetric_arena(const symmetric_arena&) = delete;
   symmetric_arena& operator=(const symmetric_arena&) = delete;
@@ -58,7 +67,8 @@ class symmetric_arena {
   /// invariant.
   gpu::lane_view take_lane(const std::string& name);
 
-  /// Status the kernels of `lane` left behind since the last call, and resets it to ok.
+  /// Status the kernels of `lane` left behind since the last call, and resets it to ok. (On devices a
+  /// lane that failed skips every later round: its group begins anew, with new memory.)
   gpu::lane_status take_status(const gpu::lane_view& lane);
 
   /// Leases covering the mapped pieces, for manifests.

@@ -1,8 +1,10 @@
 #include "actors/cli/bench.hpp"
 #include "actors/cli/elapsed.hpp"
 #include "actors/cli/offline_model.hpp"
+#include "actors/placement.hpp"
 #include "gpu/backend.hpp"
 #include "gpu/cpu/machine_rates.hpp"
+#include "gpu/cuda_backend.hpp"
 #include "model/vision/vision_runner.hpp"
 #include "model/work_model.hpp"
 
@@ -23,6 +25,7 @@ namespace {
 struct model_bench_options {
   std::string shape = "tiny";
   std::string dtype = "bfloat16";
+  std::string device = "auto";
   int32_t threads = static_cast<int32_t>(std::thread::hardware_concurrency());
   int32_t batch = 1;
   int32_t context = 512;
@@ -30,6 +33,15 @@ struct model_bench_options {
   int32_t tokens = 512;
   int32_t height = 512, width = 512;
 
+  gpu::backend_options backend() const {
+    config::engine_config engine;
+    if (device != "auto")
+      engine.parallel.device =
+          device == "cuda" ? config::device_choice::cuda : config::device_choice::cpu;
+    auto chosen = actors::place(engine).shard(0);
+    chosen.num_threads = threads;
+    return chosen;
+  }
   gpu::dtype type() const { return dtype == "float32" ? gpu::dtype::f32 : gpu::dtype::bf16; }
 };
 
@@ -47,7 +59,21 @@ config::engine_config engine_for(const model_bench_options& options, int64_t max
 }
 
 std::string describe_shape(const model_bench_options& options) {
+  if (options.backend().device == gpu::device_kind::cuda)
+    return fmt::format("{} {} on {}", options.shape, options.dtype,
+                       gpu::cuda_devices().front().name);
   return fmt::format("{} {} on {} threads", options.shape, options.dtype, options.threads);
+}
+
+double read_rate_of(const gpu::backend_options& backend) {
+  return backend.device == gpu::device_kind::cuda ? gpu::measure_cuda_read_rate()
+                                                  : gpu::cpu::measure_read_rate(backend.num_threads);
+}
+
+double matmul_rate_of(const gpu::backend_options& backend, gpu::dtype type) {
+  return backend.device == gpu::device_kind::cuda
+             ? gpu::measure_cuda_matmul_rate(type)
+             : gpu::cpu::measure_matmul_rate(backend.num_threads, type);
 }
 
 /// A measurement whose limit is arithmetic: `flop` at the rate of a large matmul.
@@ -62,11 +88,13 @@ void print_matmul_row(const std::string& name, const std::string& work, double s
 
 int bench_decode(const model_bench_options& options) {
   const auto model = config::named_model_config(options.shape);
-  const double read_rate = gpu::cpu::measure_read_rate(options.threads);
+  const auto backend = options.backend();
+  gpu::use_device(backend);
+  const double read_rate = read_rate_of(backend);
   const int32_t length = options.context + options.steps + 1;
   offline_model offline(model,
                         engine_for(options, length, options.batch, std::max(options.batch, 256)),
-                        options.threads);
+                        backend);
   for (int32_t i = 0; i < options.batch; ++i) offline.submit(options.context, options.steps + 1);
 
   std::vector<double> run_times, wall_times;
@@ -93,9 +121,10 @@ int bench_decode(const model_bench_options& options) {
 
 int bench_prefill(const model_bench_options& options) {
   const auto model = config::named_model_config(options.shape);
-  const double matmul_rate = gpu::cpu::measure_matmul_rate(options.threads, options.type());
-  offline_model offline(model, engine_for(options, options.tokens + 2, 1, options.tokens),
-                        options.threads);
+  const auto backend = options.backend();
+  gpu::use_device(backend);
+  const double matmul_rate = matmul_rate_of(backend, options.type());
+  offline_model offline(model, engine_for(options, options.tokens + 2, 1, options.tokens), backend);
   std::vector<double> times;
   for (int32_t round = 0; round < std::max(3, options.steps / 8); ++round) {
     offline.submit(options.tokens, 1);
@@ -121,11 +150,14 @@ model::patch_rows random_patches(const config::vision_config& vision, model::pat
 
 int bench_vision(const model_bench_options& options) {
   const auto model = config::named_model_config(options.shape);
-  const double matmul_rate = gpu::cpu::measure_matmul_rate(options.threads, options.type());
+  const auto backend = options.backend();
+  gpu::use_device(backend);
+  const double matmul_rate = matmul_rate_of(backend, options.type());
   const auto grid =
       model::image_grid({options.height, options.width}, shape_checkpoint(model).preprocessor);
   const auto patches = random_patches(model.vision, grid);
-  model::visual_pool pool(model, options.type(), grid.patches() / model.vision.merge_unit());
+  model::visual_pool pool(model, options.type(), grid.patches() / model.vision.merge_unit(),
+                          gpu::shared_memory_on(backend.device));
   model::encode_item item{&patches, {}};
   for (int32_t row = 0; row < pool.rows(); ++row) item.destination_rows.push_back(row);
 
@@ -133,7 +165,7 @@ int bench_vision(const model_bench_options& options) {
   runner.activation = options.type();
   runner.max_patches = grid.patches();
   runner.max_segments = 1;
-  model::vision_runner tower(gpu::make_cpu_operations({options.threads}), model,
+  model::vision_runner tower(gpu::make_operations(backend), model,
                              model::random_vision_weights(model, 1), std::move(pool), runner);
   tower.capture({});
   std::vector<double> times;
@@ -158,6 +190,9 @@ CLI::App* add_one(CLI::App& bench, action& chosen, const char* name, const char*
       ->capture_default_str();
   command->add_option("--dtype", options->dtype, "bfloat16 or float32")
       ->check(CLI::IsMember({"bfloat16", "float32"}))
+      ->capture_default_str();
+  command->add_option("--device", options->device, "cpu, cuda or auto")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
   command->add_option("--threads", options->threads, "threads of the rank")
       ->check(CLI::PositiveNumber)

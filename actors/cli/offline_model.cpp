@@ -32,16 +32,17 @@ config::checkpoint_config shape_checkpoint(const config::model_config& model) {
 }
 
 offline_model::offline_model(const config::model_config& model, const config::engine_config& engine,
-                             int32_t num_threads)
+                             const gpu::backend_options& backend)
     : limits_(
           model::derive_limits(engine, shape_checkpoint(model), model::available_memory_bytes())) {
   model::runner_options options;
   options.activation = limits_.activation;
   options.eager = engine.limits.eager;
   runner_ = std::make_unique<model::model_runner>(
-      gpu::make_cpu_operations({num_threads}), model, limits_.plan,
+      gpu::make_operations(backend), model, limits_.plan,
       model::random_text_weights(model, weights_seed, 0, 1), nullptr,
-      model::visual_pool(model, limits_.activation, limits_.plan.visual_pool_rows),
+      model::visual_pool(model, limits_.activation, limits_.plan.visual_pool_rows,
+                         gpu::shared_memory_on(backend.device)),
       std::move(options));
   runner_->capture({});
 

@@ -3,6 +3,7 @@
 #include "actors/scheduling/step_planner.hpp"
 #include "config/engine_config.hpp"
 #include "config/model_config.hpp"
+#include "gpu/backend.hpp"
 #include "model/engine_limits.hpp"
 #include "model/model_runner.hpp"
 
@@ -17,7 +18,7 @@ namespace troupe::cli {
 class offline_model {
  public:
   offline_model(const config::model_config& model, const config::engine_config& engine,
-                int32_t num_threads);
+                const gpu::backend_options& backend);
   ~offline_model();
 
   /// A text request of random tokens that generates exactly `max_tokens`.

@@ -1,3 +1,4 @@
+#include "actors/placement.hpp"
 #include "actors/cli/commands.hpp"
 #include "actors/cli/offline_model.hpp"
 #include "actors/cli/progress.hpp"
@@ -69,10 +70,12 @@ config::checkpoint_config checkpoint_of(const plan_options& options,
 }
 
 int plan(const plan_options& options) {
-  const auto engine = options.settings.load().value;
+  const auto settings = options.settings.load().value;
+  const auto where = actors::place(settings);
+  const auto engine = actors::with_device_defaults(settings, where.device);
   const auto checkpoint = checkpoint_of(options, engine);
   const int64_t available =
-      options.memory.empty() ? model::available_memory_bytes() : parse_bytes(options.memory);
+      options.memory.empty() ? actors::free_memory_bytes(where) : parse_bytes(options.memory);
   const auto limits = model::derive_limits(engine, checkpoint, available);
   const auto rows = model::plan_memory(checkpoint.model, limits);
   print_table(rows);

@@ -93,7 +93,8 @@ lane_round exchange(const lane_view& lane, const tensor_view& part, int64_t rows
   for (int32_t rank = 0; rank < lane.size; ++rank)
     round.parts[static_cast<size_t>(rank)] = lane.pieces[static_cast<size_t>(rank)] + slot_offset;
 
-  round.status = static_cast<lane_status>(own.status.load(std::memory_order_relaxed));
+  const std::atomic_ref<uint32_t> status(*lane.status);
+  round.status = static_cast<lane_status>(status.load(std::memory_order_relaxed));
   if (round.status != lane_status::ok) return round;
 
   copy_rows(lane.pieces[static_cast<size_t>(lane.rank)] + slot_offset, part, rows);
@@ -103,7 +104,7 @@ lane_round exchange(const lane_view& lane, const tensor_view& part, int64_t rows
     if (rank != lane.rank)
       round.status =
           wait_for(lane, control_of(lane.pieces[static_cast<size_t>(rank)]), epoch, deadline);
-  own.status.store(static_cast<uint32_t>(round.status), std::memory_order_relaxed);
+  status.store(static_cast<uint32_t>(round.status), std::memory_order_relaxed);
   return round;
 }
 

@@ -17,7 +17,6 @@ struct lane_control {
   alignas(64) std::atomic<uint32_t> epoch;    // owner only: rounds begun
   alignas(64) std::atomic<uint32_t> ready;    // written by the owner, read by peers
   std::atomic<uint32_t> waiters;              // peers asleep on `ready`
-  alignas(64) std::atomic<uint32_t> status;   // lane_status of the owner, sticky until taken
 };
 
 static_assert(sizeof(lane_control) <= lane_control_bytes);

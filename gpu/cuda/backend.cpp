@@ -39,6 +39,13 @@ int64_t free_cuda_bytes(int32_t device) {
   return static_cast<int64_t>(free_bytes);
 }
 
+std::shared_ptr<void> show_to_cuda_devices(void* memory, int64_t bytes) {
+  cuda::check(cudaHostRegister(memory, static_cast<size_t>(bytes),
+                               cudaHostRegisterMapped | cudaHostRegisterPortable),
+              "cudaHostRegister");
+  return {memory, [](void* shown) { cudaHostUnregister(shown); }};
+}
+
 std::unique_ptr<operations> make_cuda_operations(const cuda_options& options) {
   use_cuda_device(options.device);
   return std::make_unique<cuda::cuda_operations>(options);

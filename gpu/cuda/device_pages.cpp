@@ -88,7 +88,8 @@ class mapping {
 /// stale graph might still write.
 class device_pages final : public pages {
  public:
-  device_pages(int64_t bytes, memory_kind kind, int shared_file) : mapping_(bytes) {
+  device_pages(int64_t bytes, memory_kind kind, int shared_file)
+      : bytes_(bytes), mapping_(bytes) {
     int device = 0;
     check(cudaGetDevice(&device), "cudaGetDevice");
     check(cudaFree(nullptr), "initialising CUDA");
@@ -97,13 +98,16 @@ class device_pages final : public pages {
     else
       mapping_.create(device, kind);
     base_ = mapping_.map(device);
-    if (shared_file < 0) zero(base_, bytes);
+    if (shared_file < 0) clear();
   }
+
+  void clear() override { zero(base_, bytes_); }
 
   void forbid() override { mapping_.unmap(); }
   int file_descriptor() const override { return mapping_.file(); }
 
  private:
+  int64_t bytes_;
   mapping mapping_;
 };
 

@@ -32,13 +32,9 @@ mlp prepare_experts(gpu::operations& backend, gpu::dtype activation, const std::
   expert_mlp result;
   result.num_experts_per_tok = num_experts_per_tok;
   result.router = prepare_linear(backend, activation, name + ".mlp.gate", weights.router);
-  for (size_t expert = 0; expert < weights.gate_up.size(); ++expert) {
-    const std::string place = fmt::format("{}.mlp.experts.{}", name, expert);
-    result.gate_up.push_back(
-        prepare_linear(backend, activation, place + ".gate_up", weights.gate_up[expert]));
-    result.down.push_back(
-        prepare_linear(backend, activation, place + ".down_proj", weights.down[expert]));
-  }
+  result.gate_up =
+      prepare_linears(backend, activation, name + ".mlp.experts.gate_up", weights.gate_up);
+  result.down = prepare_linears(backend, activation, name + ".mlp.experts.down", weights.down);
   return result;
 }
 

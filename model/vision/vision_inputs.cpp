@@ -18,11 +18,11 @@ struct patch_coordinates {
 }  // namespace
 
 vision_inputs::vision_inputs(const config::vision_config& config, const vision_options& options,
-                             gpu::memory_kind kind)
+                             gpu::operations& backend)
     : merge_size_(config.spatial_merge_size),
       patch_width_(config.patch_width()),
       activation_(options.activation),
-      block_("vision_input", kind) {
+      block_("vision_input", backend.memory()) {
   using enum gpu::dtype;
   const int64_t patches = options.max_patches;
   counts_ = block_.reserve("counts", i32, {num_counts});
@@ -30,7 +30,7 @@ vision_inputs::vision_inputs(const config::vision_config& config, const vision_o
   coordinates_ = block_.reserve("coordinates", i32, {patches, 4});
   destination_ = block_.reserve("destination", i32, {patches / config.merge_unit()});
   pixels_ = block_.reserve("pixels", activation_, {patches, patch_width_});
-  block_.seal();
+  block_.seal(backend);
 
   const int32_t* counts = block_.device(counts_).as<int32_t>();
   views_.patches.value = counts + count_patches;

@@ -25,7 +25,7 @@ struct vision_views {
 class vision_inputs {
  public:
   vision_inputs(const config::vision_config& config, const vision_options& options,
-                gpu::memory_kind kind);
+                gpu::operations& backend);
 
   /// Sends items whose sizes were checked by one copy, pixels rounded to the activation dtype.
   void load(gpu::operations& backend, const std::vector<encode_item>& items);

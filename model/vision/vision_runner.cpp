@@ -121,7 +121,7 @@ vision_runner::vision_runner(std::unique_ptr<gpu::operations> operations,
   options.max_patches = (options.max_patches + unit - 1) / unit * unit;
   auto& backend = *operations;
   const gpu::tensor_view pool_view = pool.view();
-  vision_inputs inputs(config, options, backend.memory());
+  vision_inputs inputs(config, options, backend);
   vision_tower tower(backend, config, weights, inputs.views(), pool_view, options);
   state_ = std::make_unique<state>(state{std::move(operations), config, options, std::move(pool),
                                          std::move(inputs), std::move(tower), std::nullopt});
@@ -154,9 +154,7 @@ void vision_runner::encode(const std::vector<encode_item>& items) {
 }
 
 std::vector<gpu::ledger_entry> vision_runner::ledger() const {
-  std::vector<gpu::ledger_entry> ledger;
-  for (const gpu::arena* arena : state_->arenas()) append_ledger(ledger, *arena);
-  return ledger;
+  return ledger_of(*state_->backend, state_->arenas());
 }
 
 std::vector<const gpu::arena*> vision_runner::state::arenas() const {

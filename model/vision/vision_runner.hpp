@@ -42,6 +42,7 @@ class vision_runner {
   /// nothing was written.
   void encode(const std::vector<encode_item>& items);
 
+  /// Memory by owner; the pool is the node's.
   std::vector<gpu::ledger_entry> ledger() const;
 
  private:

@@ -2,16 +2,17 @@
 
 #include "config/ensure.hpp"
 
-#include <cstring>
 #include <utility>
 
 namespace troupe::model {
 
 struct visual_pool::state {
-  gpu::arena arena{"visual_pool", gpu::memory_kind::host_shared};
+  gpu::arena arena;
   int32_t reservation = 0;
 
-  state(const config::model_config& model, gpu::dtype activation, int32_t rows) {
+  state(const config::model_config& model, gpu::dtype activation, int32_t rows,
+        gpu::memory_kind kind)
+      : arena("visual_pool", kind) {
     config::ensure(rows > 0, "a visual pool of {} rows", rows);
     reservation = arena.reserve(
         "rows", activation,
@@ -19,15 +20,19 @@ struct visual_pool::state {
   }
 };
 
-visual_pool::visual_pool(const config::model_config& model, gpu::dtype activation, int32_t rows)
-    : state_(std::make_unique<state>(model, activation, rows)) {
+visual_pool::visual_pool(std::unique_ptr<state> made) : state_(std::move(made)) {}
+
+visual_pool::visual_pool(const config::model_config& model, gpu::dtype activation, int32_t rows,
+                         gpu::memory_kind kind)
+    : visual_pool(std::make_unique<state>(model, activation, rows, kind)) {
   state_->arena.seal();
 }
 
-visual_pool::visual_pool(const config::model_config& model, gpu::dtype activation, int32_t rows,
-                         int file_descriptor)
-    : state_(std::make_unique<state>(model, activation, rows)) {
-  state_->arena.seal(file_descriptor);
+visual_pool visual_pool::map(const config::model_config& model, gpu::dtype activation, int32_t rows,
+                             gpu::memory_kind kind, int file_descriptor) {
+  visual_pool mapped(std::make_unique<state>(model, activation, rows, kind));
+  mapped.state_->arena.seal(file_descriptor);
+  return mapped;
 }
 
 visual_pool::~visual_pool() = default;
@@ -47,7 +52,7 @@ int32_t visual_pool::rows() const {
 }
 
 void visual_pool::clear() {
-  std::memset(state_->arena.base(), 0, static_cast<size_t>(state_->arena.bytes()));
+  state_->arena.clear();
 }
 
 }  // namespace troupe::model

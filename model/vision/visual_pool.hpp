@@ -9,16 +9,17 @@
 
 namespace troupe::model {
 
-/// The deepstack slot's memory on one node: [1 + num_deepstack_levels, rows, hidden] in an
-/// anonymous shared file, so that encoder and shards, threads or processes, see one pool. Fixed
-/// size; never resized.
+/// The deepstack slot's memory on one node: [1 + num_deepstack_levels, rows, hidden] in shareable
+/// memory of the host or of a device, so that encoder and shards, threads or processes, see one pool.
+/// Fixed size; never resized.
 class visual_pool {
  public:
-  /// Makes the pool. Throws gpu::error.
-  visual_pool(const config::model_config& model, gpu::dtype activation, int32_t rows);
-  /// Maps a pool made by another process (the descriptor is duplicated).
+  /// Makes the pool, on the calling thread's device if `kind` is a device kind. Throws gpu::error.
   visual_pool(const config::model_config& model, gpu::dtype activation, int32_t rows,
-              int file_descriptor);
+              gpu::memory_kind kind = gpu::memory_kind::host_shared);
+  /// Maps a pool made by another process or thread (the descriptor is duplicated).
+  static visual_pool map(const config::model_config& model, gpu::dtype activation, int32_t rows,
+                         gpu::memory_kind kind, int file_descriptor);
   ~visual_pool();
   visual_pool(visual_pool&&) noexcept;
 
@@ -26,11 +27,12 @@ class visual_pool {
   gpu::arena_lease lease() const;
   int file_descriptor() const;
   int32_t rows() const;
-  /// Zeroes every row (the four-arm test).
+  /// Zeroes every row (the four-arm test). Nothing may use the pool meanwhile.
   void clear();
 
  private:
   struct state;
+  explicit visual_pool(std::unique_ptr<state> made);
   std::unique_ptr<state> state_;
 };
 

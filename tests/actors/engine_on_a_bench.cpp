@@ -246,6 +246,7 @@ void engine_bench::spawn_actors() {
   actors::supervisor_options watching;
   watching.shard.limits = machine_->limits;
   watching.shard.tp_size = options_.ranks;
+  watching.backends.resize(static_cast<size_t>(options_.ranks));
   watching.lanes = {{"text", 64}};
   watching.make_launcher = [machine = machine_](caf::actor_system& system) {
     return system.spawn(fake_launcher, machine);
@@ -294,6 +295,14 @@ actors::request_id engine_bench::submit(std::shared_ptr<const actors::completion
 
 void engine_bench::cancel(actors::request_id id) {
   caf::anon_send(gateway, actors::cancel_request{id});
+}
+
+void engine_bench::pause(actors::request_id id) {
+  caf::anon_send(gateway, actors::pause_request{id});
+}
+
+void engine_bench::resume(actors::request_id id) {
+  caf::anon_send(gateway, actors::resume_request{id});
 }
 
 void engine_bench::kill_sink(actors::request_id id) {
@@ -359,7 +368,7 @@ std::string engine_bench::check() const {
 bool engine_bench::idle() const {
   const auto planner = scheduler_core().planner().statistics();
   return gateway_core().num_requests() == 0 && planner.waiting == 0 &&
-         planner.waiting_for_media == 0 && planner.running == 0 && planner.blocks_held == 0 &&
+         planner.waiting_for_media == 0 && planner.paused == 0 && planner.running == 0 && planner.blocks_held == 0 &&
          encoder_core().rows().totals().held == 0;
 }
 

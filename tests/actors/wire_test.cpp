@@ -60,7 +60,7 @@ BOOST_AUTO_TEST_CASE(open_shard_arrives_whole) {
   options.tp_size = 2;
   options.epoch = 7;
   options.eager = true;
-  options.num_threads = 3;
+  options.backend.num_threads = 3;
   options.collective_timeout_ms = 1'234;
   options.lanes = {{"text", 4'096}};
   options.symmetric_descriptors = {6, 7};
@@ -85,7 +85,7 @@ BOOST_AUTO_TEST_CASE(open_shard_arrives_whole) {
   BOOST_TEST(got.tp_size == 2);
   BOOST_TEST(got.epoch == 7U);
   BOOST_TEST(got.eager);
-  BOOST_TEST(got.num_threads == 3);
+  BOOST_TEST(got.backend.num_threads == 3);
   BOOST_TEST(got.collective_timeout_ms == 1'234);
   BOOST_REQUIRE(got.lanes.size() == 1);
   BOOST_TEST(got.lanes[0].name == "text");

@@ -16,12 +16,12 @@ constexpr int32_t pool_rows = 4;
 /// Pieces of one lane in the memory of every rank, as the symmetric arena lays them out.
 class lane_memory {
  public:
-  explicit lane_memory(int32_t ranks) {
+  explicit lane_memory(int32_t ranks) : status_(static_cast<size_t>(ranks)) {
     for (int32_t rank = 0; rank < ranks; ++rank)
       pieces_.push_back(memory_.add(dtype::u8, {lane_control_bytes + 2 * slot_bytes}));
   }
 
-  lane_view of(int32_t rank) const {
+  lane_view of(int32_t rank) {
     lane_view lane;
     lane.rank = rank;
     lane.size = static_cast<int32_t>(pieces_.size());
@@ -29,6 +29,7 @@ class lane_memory {
     lane.slot_bytes = slot_bytes;
     lane.piece_bytes = lane_control_bytes + 2 * slot_bytes;
     lane.timeout_ns = 60'000'000'000;
+    lane.status = &status_[static_cast<size_t>(rank)];
     return lane;
   }
   std::vector<arena_lease> leases() const { return memory_.leases(); }
@@ -37,6 +38,7 @@ class lane_memory {
   static constexpr int64_t slot_bytes = capacity * width * 4;
   memory memory_;
   std::vector<tensor_view> pieces_;
+  std::vector<uint32_t> status_;
 };
 
 /// One rank's tensors; everything but `partial` is equal on all ranks.
@@ -91,7 +93,7 @@ BOOST_AUTO_TEST_SUITE(cpu_collectives_test)
 BOOST_AUTO_TEST_CASE(ranks_reduce_in_rank_order_and_gather_side_by_side) {
   for (const auto type : {dtype::f32, dtype::bf16})
     for (const int32_t ranks : {1, 2, 4}) {
-      const lane_memory lane(ranks);
+      lane_memory lane(ranks);
       const rank_tensors before(type, 0, ranks);
       std::vector<std::unique_ptr<rank_tensors>> group;
       for (int32_t rank = 0; rank < ranks; ++rank)
@@ -122,7 +124,7 @@ BOOST_AUTO_TEST_CASE(ranks_reduce_in_rank_order_and_gather_side_by_side) {
 
 BOOST_AUTO_TEST_CASE(ranks_record_one_graph_and_replay_it_with_other_counts) {
   constexpr int32_t ranks = 2;
-  const lane_memory lane(ranks);
+  lane_memory lane(ranks);
   std::vector<digest128> digests(ranks);
   std::vector<std::string> failures(ranks);
   std::vector<std::thread> threads;

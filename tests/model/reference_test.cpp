@@ -156,7 +156,7 @@ BOOST_DATA_TEST_CASE(hidden_states_equal_the_reference, all_checkpoints, checkpo
   auto weights = model::load_text_weights(
       std::make_shared<const model::safetensors_folder>(fixtures() / checkpoint), config, 0, 1,
       [](int64_t, int64_t) {});
-  model::step_inputs inputs(group.limits(), backend->memory());
+  model::step_inputs inputs(group.limits(), *backend);
   const model::text_model text(*backend, config.text, group.limits(), std::move(weights), {},
                                inputs.views(), group.pool().view(), {gpu::dtype::f32, {}});
   int compared = 0;

@@ -63,7 +63,7 @@ std::vector<int32_t> read(const gpu::tensor_view& view, int64_t count) {
 
 BOOST_AUTO_TEST_CASE(a_plan_reaches_its_places_by_one_copy) {
   counting_operations backend;
-  model::step_inputs inputs(small_limits(), backend.memory());
+  model::step_inputs inputs(small_limits(), backend);
   inputs.load(backend, two_sequences());
   BOOST_TEST(backend.copies == 1);
 
@@ -87,7 +87,7 @@ BOOST_AUTO_TEST_CASE(a_plan_reaches_its_places_by_one_copy) {
 
 BOOST_AUTO_TEST_CASE(short_tables_of_a_plan_go_to_the_long_rows_of_the_arena) {
   counting_operations backend;
-  model::step_inputs inputs(small_limits(), backend.memory());
+  model::step_inputs inputs(small_limits(), backend);
   auto plan = two_sequences();
   plan.max_blocks_per_sequence = 3;
   plan.block_tables = {1, 4, 5, 2, 0, 0};
@@ -99,7 +99,7 @@ BOOST_AUTO_TEST_CASE(short_tables_of_a_plan_go_to_the_long_rows_of_the_arena) {
 
 BOOST_AUTO_TEST_CASE(padding_of_the_bucket_reads_no_row_and_writes_no_slot) {
   counting_operations backend;
-  model::step_inputs inputs(small_limits(), backend.memory());
+  model::step_inputs inputs(small_limits(), backend);
   plan::step_plan full = two_sequences();
   full.bucket_tokens = 8;
   for (auto* field : {&full.token_ids, &full.slot_mapping, &full.row_map}) field->assign(8, 3);
@@ -113,7 +113,7 @@ BOOST_AUTO_TEST_CASE(padding_of_the_bucket_reads_no_row_and_writes_no_slot) {
 
 BOOST_AUTO_TEST_CASE(a_copy_ends_with_the_live_tables_unless_there_are_adjustments) {
   counting_operations backend;
-  model::step_inputs inputs(small_limits(), backend.memory());
+  model::step_inputs inputs(small_limits(), backend);
   auto plan = two_sequences();
   inputs.load(backend, plan);
   const int64_t two_tables = backend.copied_bytes;
@@ -134,7 +134,7 @@ BOOST_AUTO_TEST_CASE(a_copy_ends_with_the_live_tables_unless_there_are_adjustmen
 
 BOOST_AUTO_TEST_CASE(addresses_are_the_same_after_every_load) {
   counting_operations backend;
-  model::step_inputs inputs(small_limits(), backend.memory());
+  model::step_inputs inputs(small_limits(), backend);
   const auto* counts = inputs.views().tokens.value;
   const auto* tables = inputs.views().sequences.block_tables.data;
   inputs.load(backend, two_sequences());

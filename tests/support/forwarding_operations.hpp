@@ -23,6 +23,14 @@ class forwarding_operations : public gpu::operations {
   void download(void* destination, gpu::tensor_view source, int64_t bytes) override {
     inner_->download(destination, source, bytes);
   }
+  std::shared_ptr<std::byte> host_staging(int64_t bytes) override {
+    return inner_->host_staging(bytes);
+  }
+  std::vector<gpu::ledger_entry> ledger() const override { return inner_->ledger(); }
+  std::vector<gpu::linear_weight> prepare_linears(
+      const std::string& name, const std::vector<gpu::tensor_view>& weights) override {
+    return inner_->prepare_linears(name, weights);
+  }
   gpu::linear_weight prepare_linear(const std::string& name, gpu::tensor_view weight,
                                     gpu::tensor_view bias) override {
     return inner_->prepare_linear(name, weight, bias);

@@ -11,7 +11,18 @@ namespace troupe::testing {
 namespace {
 
 std::unique_ptr<gpu::operations> make_backend(const group_options& options) {
-  return options.backend ? options.backend() : gpu::make_cpu_operations({});
+  return options.backend ? options.backend() : gpu::make_operations(options.backend_options());
+}
+
+transport::group_placement placement_of(const group_options& options) {
+  const std::vector<int32_t> first_device(static_cast<size_t>(options.tp_size), 0);
+  return {gpu::shared_memory_on(options.device), first_device};
+}
+
+model::visual_pool make_pool(const config::model_config& model, const group_options& options,
+                             int32_t rows) {
+  gpu::use_device(options.backend_options());
+  return {model, options.activation, rows, gpu::shared_memory_on(options.device)};
 }
 
 std::shared_ptr<const model::safetensors_folder> open_weights(const group_options& options) {
@@ -37,13 +48,21 @@ plan::plan_limits reference_limits(const config::model_config& model) {
   return limits;
 }
 
+gpu::backend_options group_options::backend_options() const {
+  gpu::backend_options options;
+  options.device = device;
+  options.ranks_on_device = tp_size;
+  return options;
+}
+
 runner_group::runner_group(const group_options& options)
     : checkpoint_(config::read_checkpoint_config(fixtures() / options.checkpoint)),
       limits_(reference_limits(checkpoint_.model)),
       symmetric_(options.tp_size,
-                 {model::model_runner::lane(checkpoint_.model, limits_, options.tp_size)}),
-      pool_(std::make_unique<model::visual_pool>(checkpoint_.model, options.activation,
-                                                 limits_.visual_pool_rows)) {
+                 {model::model_runner::lane(checkpoint_.model, limits_, options.tp_size)},
+                 placement_of(options)),
+      pool_(std::make_unique<model::visual_pool>(
+          make_pool(checkpoint_.model, options, limits_.visual_pool_rows))) {
   for (int32_t rank = 0; rank < options.tp_size; ++rank) {
     ranks_.push_back(std::make_unique<rank_state>());
     start_rank(rank, options);
@@ -63,18 +82,24 @@ runner_group::~runner_group() {
   encoder_thread_.call([&] { encoder_.reset(); });
 }
 
+model::visual_pool runner_group::map_pool(const group_options& options) const {
+  return model::visual_pool::map(checkpoint_.model, options.activation, limits_.visual_pool_rows,
+                                 gpu::shared_memory_on(options.device), pool_->file_descriptor());
+}
+
 void runner_group::start_rank(int32_t rank, const group_options& options) {
   auto& own = *ranks_[static_cast<size_t>(rank)];
   own.thread.call([&] {
     const auto& model = checkpoint_.model;
+    gpu::use_device(options.backend_options());
     auto weights =
         model::load_text_weights(open_weights(options), model, rank, options.tp_size, no_progress);
     auto symmetric = std::make_unique<transport::symmetric_arena>(
-        rank, symmetric_.file_descriptors(), symmetric_.lanes(), options.timeout);
+        rank, symmetric_.file_descriptors(), symmetric_.lanes(), options.timeout,
+        gpu::shared_memory_on(options.device));
     own.runner = std::make_unique<model::model_runner>(
         make_backend(options), model, limits_, std::move(weights), std::move(symmetric),
-        model::visual_pool(model, options.activation, limits_.visual_pool_rows,
-                           pool_->file_descriptor()),
+        map_pool(options),
         model::runner_options{options.activation, options.eager, 1, {}});
   });
 }
@@ -82,12 +107,12 @@ void runner_group::start_rank(int32_t rank, const group_options& options) {
 void runner_group::start_encoder(const group_options& options) {
   encoder_thread_.call([&] {
     const auto& model = checkpoint_.model;
+    gpu::use_device(options.backend_options());
     encoder_ = std::make_unique<model::vision_runner>(
         make_backend(options), model,
         model::load_vision_weights(open_weights(options), model, no_progress),
-        model::visual_pool(model, options.activation, limits_.visual_pool_rows,
-                           pool_->file_descriptor()),
-        model::vision_options{options.activation, options.eager, 1024, 16});
+        map_pool(options),
+        model::vision_options{options.activation, options.eager, max_patches, max_segments});
     encoder_->capture([](int32_t, int32_t) {});
   });
 }
@@ -118,8 +143,7 @@ void runner_group::encode(const std::vector<model::encode_item>& items) {
 
 std::vector<float> runner_group::logits(int32_t row) {
   return on_rank(0, [&](model::model_runner& runner) {
-    const gpu::tensor_view view = runner.logits().at(row);
-    return std::vector<float>(view.as<float>(), view.as<float>() + view.width());
+    return runner.logits(row);
   });
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "config/model_config.hpp"
+#include "gpu/backend.hpp"
 #include "gpu/operations.hpp"
 #include "model/model_runner.hpp"
 #include "model/plan/step_plan.hpp"
@@ -27,8 +28,12 @@ struct group_options {
   gpu::dtype activation = gpu::dtype::f32;
   bool eager = false;
   std::chrono::milliseconds timeout{20'000};
-  /// Makes the backend of a rank; empty: the CPU backend.
+  /// cuda: all ranks share the first device.
+  gpu::device_kind device = gpu::device_kind::cpu;
+  /// Makes the backend of a rank; empty: that of `device`.
   std::function<std::unique_ptr<gpu::operations>()> backend = {};
+
+  gpu::backend_options backend_options() const;
 };
 
 /// A tensor-parallel group without actors: one model runner per rank, each on a thread of its own,
@@ -58,7 +63,17 @@ class runner_group {
     auto& own = *ranks_[static_cast<size_t>(rank)];
     return own.thread.call([&] { return task(*own.runner); });
   }
+  /// Calls `task(encoder)` on the encoder's thread.
+  template <class Task>
+  auto on_encoder(Task task) {
+    return encoder_thread_.call([&] { return task(*encoder_); });
+  }
   void abort() { symmetric_.abort(); }
+  const transport::symmetric_memory& symmetric() const { return symmetric_; }
+
+  /// What an encoder run of this group holds.
+  static constexpr int32_t max_patches = 1024;
+  static constexpr int32_t max_segments = 16;
 
  private:
   struct rank_state {
@@ -66,6 +81,7 @@ class runner_group {
     worker_thread thread;  // after the runner: it makes, runs and destroys it
   };
 
+  model::visual_pool map_pool(const group_options& options) const;
   void start_rank(int32_t rank, const group_options& options);
   void start_encoder(const group_options& options);
 

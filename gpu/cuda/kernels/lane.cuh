@@ -200,8 +200,9 @@ class lane_round {
     else if (now >= deadline_ns_)
       verdict = lane_status::peer_late;
     if (verdict == lane_status::ok) return true;
-    atomicCAS(&own_->status, static_cast<uint32_t>(lane_status::ok),
-              static_cast<uint32_t>(verdict));
+    const auto ok = static_cast<uint32_t>(lane_status::ok);
+    if (atomicCAS(&own_->status, ok, static_cast<uint32_t>(verdict)) == ok)
+      atomicExch_system(lane_.status, static_cast<uint32_t>(verdict));
     failed_ = true;
     return false;
   }

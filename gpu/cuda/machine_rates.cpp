@@ -1,0 +1,93 @@
+#include "gpu/arena.hpp"
+#include "gpu/cuda/kernels/read_stream.hpp"
+#include "gpu/cuda/linear.hpp"
+#include "gpu/cuda/status.hpp"
+#include "gpu/cuda/stream.hpp"
+#include "gpu/cuda_backend.hpp"
+
+#include <algorithm>
+#include <functional>
+#include <limits>
+
+namespace troupe::gpu {
+namespace {
+
+using cuda::check;
+
+constexpr int runs = 20;
+
+/// Seconds of the fastest of several runs of what `issue` puts on `work`.
+double fastest(const cuda::stream& work, const std::function<void()>& issue) {
+  cudaEvent_t begin = nullptr, end = nullptr;
+  check(cudaEventCreate(&begin), "cudaEventCreate");
+  check(cudaEventCreate(&end), "cudaEventCreate");
+  float best = std::numeric_limits<float>::infinity();
+  for (int run = 0; run < runs; ++run) {
+    check(cudaEventRecord(begin, work.get()), "cudaEventRecord");
+    issue();
+    check(cudaEventRecord(end, work.get()), "cudaEventRecord");
+    check(cudaEventSynchronize(end), "cudaEventSynchronize");
+    float milliseconds = 0;
+    check(cudaEventElapsedTime(&milliseconds, begin, end), "cudaEventElapsedTime");
+    best = std::min(best, milliseconds);
+  }
+  cudaEventDestroy(begin);
+  cudaEventDestroy(end);
+  return static_cast<double>(best) * 1e-3;
+}
+
+}  // namespace
+
+double measure_cuda_read_rate() {
+  constexpr int64_t bytes = int64_t{4} << 30;
+  const cuda::stream work(false);
+  arena memory("read_rate", memory_kind::device);
+  const int32_t data = memory.reserve("data", dtype::u8, {bytes});
+  const int32_t sink = memory.reserve("sink", dtype::i32, {1});
+  memory.seal();
+  int sms = 0, device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device), "number of SMs");
+  const double seconds = fastest(work, [&] {
+    cuda::launch_read_stream(memory.view(data).data, bytes, memory.view(sink).as<uint32_t>(),
+                             {work.get(), false, sms});
+  });
+  return static_cast<double>(bytes) / seconds;
+}
+
+double measure_cuda_matmul_rate(dtype type) {
+  constexpr int64_t size = 8192;
+  const cuda::stream work(false);
+  cuda::library_linear library(work.get());
+  arena memory("matmul_rate", memory_kind::device);
+  const int32_t a = memory.reserve("a", type, {size, size});
+  const int32_t b = memory.reserve("b", type, {size, size});
+  const int32_t c = memory.reserve("c", type, {size, size});
+  memory.seal();
+  // Not zeros: a multiplier that never toggles draws less power and runs faster than real data lets it.
+  for (const int32_t operand : {a, b})
+    cuda::fill_random(memory.view(operand), work.get());
+  const double seconds = fastest(work, [&] {
+    library.run(memory.view(c), memory.view(a), memory.view(b), {}, false);
+  });
+  return 2.0 * size * size * size / seconds;
+}
+
+double measure_cuda_copy_rate() {
+  constexpr int64_t bytes = int64_t{256} << 20;
+  const cuda::stream work(false);
+  arena memory("copy_rate", memory_kind::device);
+  const int32_t target = memory.reserve("target", dtype::u8, {bytes});
+  memory.seal();
+  void* source = nullptr;
+  check(cudaHostAlloc(&source, static_cast<size_t>(bytes), cudaHostAllocDefault), "cudaHostAlloc");
+  const double seconds = fastest(work, [&] {
+    check(cudaMemcpyAsync(memory.view(target).data, source, static_cast<size_t>(bytes),
+                          cudaMemcpyHostToDevice, work.get()),
+          "cudaMemcpyAsync");
+  });
+  cudaFreeHost(source);
+  return static_cast<double>(bytes) / seconds;
+}
+
+}  // namespace troupe::gpu
