@@ -37,4 +37,8 @@ struct cpu_options {
 /// whichever bucket runs it, `linear` included (gpu/cpu/matmul.hpp says how). Throws gpu::error.
 std::unique_ptr<operations> make_cpu_operations(const cpu_options& options);
 
+/// Bytes that the CPU backend keeps of a weight [out_features, in_features] prepared for activations of
+/// `type`: it is packed in whole tiles. Throws gpu::error.
+int64_t cpu_weight_bytes(dtype type, int64_t in_features, int64_t out_features);
+
 }  // namespace troupe::gpu

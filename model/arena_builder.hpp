@@ -1,6 +1,6 @@
 #pragma once
 
-#include "gpu/arena.hpp"
+#include "gpu/operations.hpp"
 
 #include <initializer_list>
 #include <string>
@@ -31,12 +31,17 @@ class arena_builder {
   std::vector<std::pair<gpu::tensor_view*, int32_t>> places_;
 };
 
-/// Appends `arena`'s ledger to `ledger`, each owner behind the arena's name ("kv_cache/layer 3").
-inline void append_ledger(std::vector<gpu::ledger_entry>& ledger, const gpu::arena& arena) {
-  for (auto entry : arena.ledger()) {
-    entry.owner = arena.lease().name() + "/" + entry.owner;
-    ledger.push_back(std::move(entry));
-  }
+/// What the backend owns, then the ledger of each arena, every owner behind the arena's name
+/// ("kv_cache/layer 3").
+template <class Arenas>
+std::vector<gpu::ledger_entry> ledger_of(const gpu::operations& backend, const Arenas& arenas) {
+  std::vector<gpu::ledger_entry> ledger = backend.ledger();
+  for (const gpu::arena* arena : arenas)
+    for (auto entry : arena->ledger()) {
+      entry.owner = arena->lease().name() + "/" + entry.owner;
+      ledger.push_back(std::move(entry));
+    }
+  return ledger;
 }
 
 }  // namespace troupe::model

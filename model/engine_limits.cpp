@@ -22,13 +22,6 @@ constexpr int64_t visual_pool_rows_default = 16'384;
 // Adjustments beside a request's own history: logit_bias entries of a whole batch.
 constexpr int64_t adjustments_spare = 4'096;
 
-int64_t kv_block_bytes(const config::text_config& text, int32_t tp_size, int32_t block_size,
-                       gpu::dtype dtype) {
-  const int64_t heads = std::max(1, text.num_key_value_heads / tp_size);
-  return int64_t{2} * text.num_hidden_layers * heads * text.head_dim * block_size *
-         gpu::size_of(dtype);
-}
-
 /// Blocks of the pool, the reserved block 0 included.
 int64_t choose_num_blocks(const config::engine_config& engine, const engine_limits& limits,
                           int64_t available_bytes) {
@@ -69,6 +62,13 @@ int64_t read_number(const char* path, const std::string& label) {
 }
 
 }  // namespace
+
+int64_t kv_block_bytes(const config::text_config& text, int32_t tp_size, int32_t block_size,
+                       gpu::dtype dtype) {
+  const int64_t heads = std::max(1, text.num_key_value_heads / tp_size);
+  return int64_t{2} * text.num_hidden_layers * heads * text.head_dim * block_size *
+         gpu::size_of(dtype);
+}
 
 engine_limits derive_limits(const config::engine_config& engine,
                             const config::checkpoint_config& checkpoint, int64_t available_bytes) {

@@ -27,6 +27,10 @@ struct engine_limits {
 engine_limits derive_limits(const config::engine_config& engine,
                             const config::checkpoint_config& checkpoint, int64_t available_bytes);
 
+/// Bytes of one block of `block_size` tokens: all layers, one of `tp_size` ranks.
+int64_t kv_block_bytes(const config::text_config& text, int32_t tp_size, int32_t block_size,
+                       gpu::dtype dtype);
+
 /// Memory that this machine could give right now, in bytes (MemAvailable, and the cgroup's limit).
 int64_t available_memory_bytes();
 

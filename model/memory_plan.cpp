@@ -1,6 +1,7 @@
 #include "model/memory_plan.hpp"
 
-#include "gpu/tensor_view.hpp"
+#include "gpu/backend.hpp"
+#include "gpu/lane_view.hpp"
 #include "model/model_runner.hpp"
 #include "model/plan/sampling_row.hpp"
 #include "model/text/text_step.hpp"
@@ -13,38 +14,63 @@ namespace troupe::model {
 namespace {
 
 constexpr int64_t word_bytes = 4;  // of f32 and i32
+// What one row samples: a token, its logprob, and the alternatives with theirs.
+constexpr int64_t sampled_words = 2 + 2 * plan::max_logprobs;
 
-int64_t linear_parameters(const config::text_config& text, const text_shape& rank, int32_t layer) {
+/// Bytes of weights as the backend of a memory kind keeps them.
+struct weight_sizes {
+  gpu::dtype type;
+  gpu::memory_kind kind;
+
+  int64_t plain(int64_t elements) const { return elements * gpu::size_of(type); }
+  int64_t linear(int64_t in_features, int64_t out_features) const {
+    return kind == gpu::memory_kind::host ? gpu::cpu_weight_bytes(type, in_features, out_features)
+                                          : plain(in_features * out_features);
+  }
+  /// With its bias, which the CPU backend keeps in fp32.
+  int64_t affine(int64_t in_features, int64_t out_features) const {
+    return linear(in_features, out_features) +
+           (kind == gpu::memory_kind::host ? out_features * word_bytes : plain(out_features));
+  }
+};
+
+int64_t mlp_bytes(const config::text_config& text, const text_shape& rank, int32_t layer,
+                  const weight_sizes& sizes) {
   const int64_t hidden = rank.hidden_size;
-  const int64_t attention = hidden * (rank.qkv_width() + rank.q_width());
-  if (!text.experts.sparse(layer)) return attention + 3 * hidden * rank.intermediate_size;
+  const auto gated = [&](int64_t width) {
+    return sizes.linear(hidden, 2 * width) + sizes.linear(width, hidden);
+  };
+  if (!text.experts.sparse(layer)) return gated(rank.intermediate_size);
   // The rank's share of an expert's width: every expert is on every rank.
   const int64_t share =
       int64_t{rank.q_width()} * text.experts.moe_intermediate_size / text.q_width();
-  return attention + rank.num_experts * (hidden + 3 * hidden * share);
+  return sizes.linear(hidden, rank.num_experts) + rank.num_experts * gated(share);
 }
 
 int64_t text_weight_bytes(const config::text_config& text, const text_shape& rank,
-                          int64_t element) {
-  const int64_t hidden = rank.hidden_size;
-  int64_t parameters =
-      int64_t{text.vocab_size} * hidden + int64_t{rank.vocab_part} * hidden + hidden;
+                          const weight_sizes& sizes) {
+  const int64_t hidden = rank.hidden_size, vocab = text.vocab_size;
+  const int64_t attention =
+      sizes.linear(hidden, rank.qkv_width()) + sizes.linear(rank.q_width(), hidden);
+  int64_t bytes = sizes.plain(vocab * hidden) + sizes.linear(hidden, rank.vocab_part) +
+                  sizes.plain(hidden) + text.head_dim * word_bytes + vocab;  // rotary, token mask
   for (int32_t layer = 0; layer < text.num_hidden_layers; ++layer)
-    parameters += linear_parameters(text, rank, layer) + 2 * hidden + 2 * text.head_dim;
-  return parameters * element;
+    bytes += attention + mlp_bytes(text, rank, layer, sizes) +
+             sizes.plain(2 * hidden + 2 * text.head_dim);
+  return bytes;
 }
 
-int64_t vision_weight_bytes(const config::vision_config& vision, int64_t element) {
+int64_t vision_weight_bytes(const config::vision_config& vision, const weight_sizes& sizes) {
   const int64_t width = vision.hidden_size, merged = width * vision.merge_unit();
-  const int64_t block = 4 * width * (width + 1) + 2 * width * vision.intermediate_size +
-                        vision.intermediate_size + width + 4 * width;
+  const int64_t block = sizes.affine(width, 3 * width) + sizes.affine(width, width) +
+                        sizes.affine(width, vision.intermediate_size) +
+                        sizes.affine(vision.intermediate_size, width) + sizes.plain(4 * width);
   const int64_t merger =
-      merged * merged + merged + merged * vision.out_hidden_size + vision.out_hidden_size;
-  const int64_t mergers = 1 + vision.num_deepstack_levels();
-  const int64_t parameters = vision.patch_width() * width + width +
-                             vision.num_position_embeddings * width + vision.depth * block +
-                             mergers * merger + 2 * width + 2 * merged * (mergers - 1);
-  return parameters * element;
+      sizes.affine(merged, merged) + sizes.affine(merged, vision.out_hidden_size);
+  const int64_t deepstack_mergers = vision.num_deepstack_levels();
+  return sizes.affine(vision.patch_width(), width) +
+         sizes.plain(vision.num_position_embeddings * width) + vision.depth * block +
+         (1 + deepstack_mergers) * merger + sizes.plain(2 * width + deepstack_mergers * 2 * merged);
 }
 
 int64_t activation_bytes(const text_shape& rank, const plan::plan_limits& limits, int32_t tp_size,
@@ -53,7 +79,7 @@ int64_t activation_bytes(const text_shape& rank, const plan::plan_limits& limits
       (2 * rank.hidden_size + rank.qkv_width() + rank.q_width() + 3 * rank.intermediate_size) *
           element +
       (rank.hidden_size + rank.num_experts + 1) * word_bytes;
-  const int64_t parts = rank.vocab_size + (tp_size > 1 ? rank.vocab_part : 0);
+  const int64_t parts = rank.vocab_size + (tp_size > 1 ? rank.vocab_part : 0) + sampled_words;
   return limits.max_num_batched_tokens * per_token +
          limits.max_num_seqs * (rank.hidden_size * element + parts * word_bytes);
 }
@@ -76,13 +102,14 @@ int64_t vision_activation_bytes(const config::vision_config& vision, int64_t pat
 }  // namespace
 
 std::vector<planned_memory> plan_memory(const config::model_config& model,
-                                        const engine_limits& limits) {
+                                        const engine_limits& limits, gpu::memory_kind kind) {
   const auto& plan = limits.plan;
   const text_shape rank = share_of(model.text, limits.tp_size);
   const int64_t element = gpu::size_of(limits.activation);
+  const weight_sizes sizes{limits.activation, kind};
   const int32_t ranks = limits.tp_size;
   std::vector<planned_memory> rows;
-  rows.push_back({"text weights", text_weight_bytes(model.text, rank, element), ranks,
+  rows.push_back({"text weights", text_weight_bytes(model.text, rank, sizes), ranks,
                   "this rank's share; the embedding on every rank"});
   rows.push_back({kv_cache_owner, plan.num_blocks * limits.kv_block_bytes, ranks,
                   fmt::format("{} blocks of {} tokens", plan.num_blocks, plan.block_size)});
@@ -91,10 +118,11 @@ std::vector<planned_memory> plan_memory(const config::model_config& model,
                               plan.max_num_seqs)});
   rows.push_back({"step inputs", input_bytes(plan), ranks, "one copy per step"});
   if (ranks > 1)
-    rows.push_back({"symmetric arena", 2 * model_runner::lane(model, plan, ranks).slot_bytes, ranks,
-                    "two slots of the largest message"});
+    rows.push_back({"symmetric arena",
+                    2 * model_runner::lane(model, plan, ranks).slot_bytes + gpu::lane_control_bytes,
+                    ranks, "two slots of the largest message"});
   rows.push_back(
-      {"vision weights", vision_weight_bytes(model.vision, element), 1, "one tower per node"});
+      {"vision weights", vision_weight_bytes(model.vision, sizes), 1, "one tower per node"});
   rows.push_back({"vision activations",
                   vision_activation_bytes(model.vision, limits.vision_max_patches, element), 1,
                   fmt::format("{} patches at once", limits.vision_max_patches)});

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "config/model_config.hpp"
+#include "gpu/arena.hpp"
 #include "model/engine_limits.hpp"
 
 #include <cstdint>
@@ -19,9 +20,11 @@ struct planned_memory {
   int64_t total_bytes() const { return bytes * instances; }
 };
 
-/// Where every byte of a node goes, from shapes alone: the same sizes that runners reserve.
+/// Where every byte of a node goes, from shapes alone: the same sizes that runners reserve when
+/// their tensors lie in memory of `kind`.
 std::vector<planned_memory> plan_memory(const config::model_config& model,
-                                        const engine_limits& limits);
+                                        const engine_limits& limits,
+                                        gpu::memory_kind kind = gpu::memory_kind::host);
 
 /// Everything but the KV cache, all ranks together.
 int64_t fixed_bytes(const std::vector<planned_memory>& plan);

@@ -216,6 +216,10 @@ void cpu_operations::add(tensor_view x, tensor_view y, live_count rows) {
 
 }  // namespace cpu
 
+int64_t cpu_weight_bytes(dtype type, int64_t in_features, int64_t out_features) {
+  return cpu::packed_bytes(type, in_features, out_features);
+}
+
 std::unique_ptr<operations> make_cpu_operations(const cpu_options& options) {
   if (options.num_threads < 1)
     throw error(fmt::format("a team of {} threads, expected at least 1", options.num_threads));

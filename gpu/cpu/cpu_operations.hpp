@@ -33,6 +33,7 @@ class cpu_operations final : public operations {
  public:
   cpu_operations(const cpu_options& options, const kernel_table& kernels);
 
+  std::vector<ledger_entry> ledger() const override { return context_->products.ledger(); }
   linear_weight prepare_linear(const std::string& name, tensor_view weight,
                                tensor_view bias) override;
   void begin_capture(std::vector<arena_lease> arenas) override;

@@ -73,6 +73,11 @@ dnnl::memory::desc packed_layout(const dnnl::engine& engine, int64_t in_features
   return make_descriptor(engine, shape, matmul_rows_max, any).weights_desc();
 }
 
+/// What weights of `given` are multiplied as: without bf16 arithmetic they are widened.
+dtype operand_of(dtype given) {
+  return given == dtype::bf16 && processor_has_bf16() ? dtype::bf16 : dtype::f32;
+}
+
 /// One row of normal values, `rows` times.
 std::vector<std::byte> equal_rows(const matmul_shape& shape, int64_t rows) {
   std::mt19937 random(1);
@@ -95,10 +100,17 @@ std::vector<std::byte> equal_rows(const matmul_shape& shape, int64_t rows) {
 
 }  // namespace
 
+int64_t packed_bytes(dtype type, int64_t in_features, int64_t out_features) {
+  return checked("weight layout", [&] {
+    const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+    const auto layout = packed_layout(engine, in_features, out_features, operand_of(type));
+    return static_cast<int64_t>(layout.get_size());
+  });
+}
+
 struct matmul::library {
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream{engine};
-  bool native_bf16 = processor_has_bf16();
 };
 
 struct matmul::packed_weight {
@@ -246,18 +258,18 @@ int32_t matmul::add_weight(const std::string& name, const tensor_view& weight,
   packed.out_features = weight.shape[0];
   packed.in_features = weight.shape[1];
   packed.given = weight.type;
-  packed.operand = weight.type == dtype::bf16 && library_->native_bf16 ? dtype::bf16 : dtype::f32;
-  checked(fmt::format("packing of {}", name), [&] { pack(packed, weight); });
+  packed.operand = operand_of(weight.type);
+  checked(fmt::format("packing of {}", name), [&] { pack(packed, name, weight); });
   if (bias.rank != 0) {
-    packed.bias = make_view(memory_.take(packed.out_features * size_of(dtype::f32)), dtype::f32,
-                            packed.out_features);
+    packed.bias = make_view(memory_.take(name + " bias", packed.out_features * size_of(dtype::f32)),
+                            dtype::f32, packed.out_features);
     widen_rows(packed.bias.as<float>(), bias, 1, packed.out_features);
   }
   weights_.push_back(std::move(packed));
   return static_cast<int32_t>(weights_.size()) - 1;
 }
 
-void matmul::pack(packed_weight& packed, const tensor_view& weight) {
+void matmul::pack(packed_weight& packed, const std::string& name, const tensor_view& weight) {
   tensor_view source = weight;
   std::vector<float> widened;
   if (packed.operand != weight.type) {
@@ -268,7 +280,7 @@ void matmul::pack(packed_weight& packed, const tensor_view& weight) {
   const auto layout =
       packed_layout(library_->engine, packed.in_features, packed.out_features, packed.operand);
   const auto bytes = static_cast<int64_t>(layout.get_size());
-  packed.bytes = make_view(memory_.take(bytes), dtype::u8, bytes);
+  packed.bytes = make_view(memory_.take(name, bytes), dtype::u8, bytes);
   packed.memory = dnnl::memory(layout, library_->engine, packed.bytes.data);
   const dnnl::memory::desc plain({packed.in_features, packed.out_features},
                                  library_type(packed.operand), {1, source.row_stride});

@@ -33,6 +33,9 @@ struct matmul_shape {
 /// oneDNN primitives of one shape for several numbers of rows.
 class matmul_family;
 
+/// Bytes of a packed weight for operands of `type` as they are given.
+int64_t packed_bytes(dtype type, int64_t in_features, int64_t out_features);
+
 /// One `linear` with everything made that running it needs.
 struct matmul_plan {
   std::shared_ptr<matmul_family> family;
@@ -75,12 +78,13 @@ class matmul {
   tensor_view packed(int32_t weight) const;
   tensor_view bias(int32_t weight) const;
   std::vector<arena_lease> leases() const { return memory_.leases(); }
+  std::vector<ledger_entry> ledger() const { return memory_.ledger(); }
 
  private:
   struct library;
   struct packed_weight;
 
-  void pack(packed_weight& packed, const tensor_view& weight);
+  void pack(packed_weight& packed, const std::string& name, const tensor_view& weight);
   void widen_rows(float* output, const tensor_view& input, int64_t rows, int64_t width);
   std::vector<int64_t> heights_of(matmul_shape shape, const packed_weight& weight);
   std::shared_ptr<matmul_family> family_of(const matmul_shape& shape, const packed_weight& weight);

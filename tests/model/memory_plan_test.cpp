@@ -1,0 +1,93 @@
+#include "model/memory_plan.hpp"
+
+#include "support/runner_group.hpp"
+
+#include <boost/test/unit_test.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <string>
+
+using namespace troupe;
+
+namespace {
+
+/// Line of the plan that an owner of the runners' ledgers belongs to.
+std::string text_line(const std::string& arena) {
+  const std::map<std::string, std::string> lines{
+      {"packed_weights", "text weights"},  {"weights", "text weights"},
+      {"kv_cache", model::kv_cache_owner}, {"activations", "activations"},
+      {"output", "activations"},           {"input", "step inputs"}};
+  return lines.at(arena);
+}
+
+std::string vision_line(const std::string& arena) {
+  const std::map<std::string, std::string> lines{{"packed_weights", "vision weights"},
+                                                 {"vision_weights", "vision weights"},
+                                                 {"vision_activations", "vision activations"},
+                                                 {"vision_input", "vision activations"}};
+  return lines.at(arena);
+}
+
+using line_bytes = std::map<std::string, int64_t>;
+
+/// Adds up a ledger by line. What slabs left unused is no one's.
+template <class LineOf>
+void add_up(line_bytes& found, const std::vector<gpu::ledger_entry>& ledger, LineOf line_of) {
+  for (const auto& entry : ledger)
+    if (entry.owner != "packed_weights/unused")
+      found[line_of(entry.owner.substr(0, entry.owner.find('/')))] += entry.bytes;
+}
+
+/// What rank 0, the encoder and the node hold.
+line_bytes held_bytes(testing::runner_group& group, int32_t tp_size) {
+  line_bytes found;
+  add_up(found, group.on_rank(0, [](auto& runner) { return runner.ledger(); }), text_line);
+  add_up(found, group.on_encoder([](auto& encoder) { return encoder.ledger(); }), vision_line);
+  found["visual pool"] = group.pool().view().span_bytes();
+  if (tp_size > 1) found["symmetric arena"] = group.symmetric().bytes_per_rank();
+  return found;
+}
+
+model::engine_limits limits_of(const testing::runner_group& group,
+                               const testing::group_options& options) {
+  const auto& text = group.checkpoint().model.text;
+  model::engine_limits limits;
+  limits.plan = group.limits();
+  limits.activation = options.activation;
+  limits.tp_size = options.tp_size;
+  limits.vision_max_patches = testing::runner_group::max_patches;
+  limits.vision_max_segments = testing::runner_group::max_segments;
+  limits.kv_block_bytes =
+      model::kv_block_bytes(text, options.tp_size, limits.plan.block_size, options.activation);
+  return limits;
+}
+
+/// Every line within a hundredth of what is held, or within a page, since memory comes in pages.
+void check_plan(const testing::group_options& options) {
+  testing::runner_group group(options);
+  const line_bytes held = held_bytes(group, options.tp_size);
+  const auto plan = model::plan_memory(group.checkpoint().model, limits_of(group, options));
+  BOOST_TEST(plan.size() == held.size());
+  for (const auto& line : plan) {
+    const auto found = static_cast<double>(held.at(line.owner));
+    BOOST_TEST(std::abs(static_cast<double>(line.bytes) - found) <= std::max(0.01 * found, 4096.0),
+               line.owner << ": planned " << line.bytes << " bytes, held " << held.at(line.owner));
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(memory_plan_test)
+
+BOOST_AUTO_TEST_CASE(a_plan_says_what_runners_hold) {
+  for (const char* checkpoint : {"tiny", "dense72", "moe"})
+    for (const int32_t tp_size : {1, 2})
+      for (const auto activation : {gpu::dtype::f32, gpu::dtype::bf16})
+        BOOST_TEST_CONTEXT(checkpoint << ", " << tp_size << " ranks, dtype "
+                                      << gpu::size_of(activation))
+  check_plan({.checkpoint = checkpoint, .tp_size = tp_size, .activation = activation});
+}
+
+BOOST_AUTO_TEST_SUITE_END()
