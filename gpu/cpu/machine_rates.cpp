@@ -1,5 +1,6 @@
 #include "gpu/cpu/machine_rates.hpp"
 
+#include "gpu/arena.hpp"
 #include "gpu/error.hpp"
 
 #include <fmt/format.h>
@@ -9,9 +10,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
-#include <memory>
 #include <numeric>
-#include <vector>
 
 namespace troupe::gpu::cpu {
 namespace {
@@ -49,13 +48,17 @@ uint64_t read_all(const uint64_t* words, int64_t count) {
 
 double measure_read_rate(int32_t num_threads) {
   const int64_t count = stream_bytes / 8;
-  std::vector<uint64_t> buffer(static_cast<size_t>(count), 1);
+  arena buffer("stream", memory_kind::host);  // the same pages that weights lie in
+  buffer.reserve("words", dtype::i64, {count});
+  buffer.seal();
+  auto* words = reinterpret_cast<uint64_t*>(buffer.base());
+  std::fill_n(words, count, uint64_t{1});
   uint64_t total = 0;
   const double seconds = best_seconds([&] {
 #pragma omp parallel num_threads(num_threads) reduction(+ : total)
     {
       const int64_t share = count / omp_get_num_threads();
-      total += read_all(buffer.data() + share * omp_get_thread_num(), share);
+      total += read_all(words + share * omp_get_thread_num(), share);
     }
   });
   // The sum is known; using it keeps the reads from being optimised away.
