@@ -17,7 +17,7 @@ namespace troupe::gpu::cpu {
 /// What operations share and graphs keep alive: threads, kernels, packed weights, working memory.
 struct context {
   context(const cpu_options& options, const kernel_table& table)
-      : threads(options.num_threads), kernels(table), products(table) {}
+      : threads(options.num_threads), kernels(table), products(table, threads) {}
 
   team threads;
   const kernel_table& kernels;

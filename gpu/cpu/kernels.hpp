@@ -120,6 +120,29 @@ struct attention_arguments {
   float* scratch;  // attention_scratch_floats(head_dim)
 };
 
+/// Outputs of a block of packed weights, and the most rows that are few.
+inline constexpr int64_t few_rows_block = 64;
+inline constexpr int64_t few_rows_max = 32;
+
+/// Rows times a packed weight, where reading the weight takes most of the time. Weights lie as
+/// [block][in_features][64], and where two inputs meet in one multiplication (bf16) as
+/// [block][in_features / 2][64][2]. A sum runs over the inputs in order, in parts of `part` inputs
+/// that are added up, then the bias.
+template <class T>
+struct few_rows_arguments {
+  const T* weights;
+  int64_t block_elements;
+  strided<const T> input;
+  std::byte* output;
+  dtype output_type;  // f32 or bf16
+  int64_t output_stride;
+  const float* bias;  // [out_features], or null
+  int64_t in_features;
+  int64_t out_features;
+  int64_t rows;  // up to few_rows_max
+  int64_t part;  // even
+};
+
 /// The most query rows of one task.
 inline constexpr int64_t attention_rows_max = 64;
 /// Keys that are scored at once; counted from key 0, so that a row's result does not depend on
@@ -128,7 +151,7 @@ inline constexpr int64_t attention_key_tile = 32;
 constexpr int64_t attention_scratch_floats(int64_t head_dim) {
   const int64_t padded = (head_dim + 31) / 32 * 32;  // two of the widest vectors
   return attention_key_tile * 2 * padded +
-         attention_rows_max * (2 * padded + attention_key_tile + 2);
+         attention_rows_max * (2 * padded + 5 * attention_key_tile);
 }
 
 template <class T>
@@ -146,6 +169,8 @@ struct activation_kernels {
   void (*attention)(const attention_arguments<T>&);
   void (*to_float)(strided<float>, strided<const T>, int64_t width, row_range);
   void (*from_float)(strided<T>, strided<const float>, int64_t width, row_range);
+  /// Blocks [first, last) of the outputs; null where the instruction set has no use for it.
+  void (*multiply_few_rows)(const few_rows_arguments<T>&, row_range blocks);
 };
 
 struct kernel_table {
@@ -173,8 +198,12 @@ extern const kernel_table kernels;
 namespace avx512 {
 extern const kernel_table kernels;
 }
+namespace avx512_bf16 {
+/// The kernels of AVX-512, with those replaced that multiply bf16 pairs.
+kernel_table replace_kernels(kernel_table kernels);
+}  // namespace avx512_bf16
 
-enum class instruction_set : uint8_t { generic, avx2, avx512 };
+enum class instruction_set : uint8_t { generic, avx2, avx512, avx512_bf16 };
 
 /// The widest set this processor has.
 instruction_set best_instruction_set();

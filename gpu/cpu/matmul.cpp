@@ -1,6 +1,7 @@
 #include "gpu/cpu/matmul.hpp"
 
 #include "gpu/bfloat16.hpp"
+#include "gpu/cpu/typed.hpp"
 #include "gpu/error.hpp"
 
 #include <fmt/format.h>
@@ -100,6 +101,43 @@ std::vector<std::byte> equal_rows(const matmul_shape& shape, int64_t rows) {
 
 }  // namespace
 
+namespace {
+
+// The most inputs that oneDNN adds up before it adds them to what it has: seen, not documented, and
+// checked for every shape.
+constexpr std::array<int64_t, 2> library_parts{1024, 512};
+// Fewer outputs could agree by chance.
+constexpr int64_t outputs_to_compare = 16;
+
+/// Elements of a block of 64 outputs, if `layout` is the one that few_rows_arguments describes;
+/// else 0.
+int64_t few_rows_block_elements(const dnnl::memory::desc& layout, dtype operand) {
+  const auto& blocking = layout.data.format_desc.blocking;
+  const bool pairs = operand == dtype::bf16;
+  const int64_t inner = pairs ? 32 : 16;
+  const bool known = layout.data.format_kind == dnnl_blocked &&
+                     blocking.inner_nblks == (pairs ? 3 : 2) && blocking.inner_idxs[0] == 0 &&
+                     blocking.inner_blks[0] == 16 && blocking.inner_idxs[1] == 1 &&
+                     blocking.inner_blks[1] == few_rows_block &&
+                     (!pairs || (blocking.inner_idxs[2] == 0 && blocking.inner_blks[2] == 2)) &&
+                     blocking.strides[0] == inner * few_rows_block &&
+                     blocking.strides[1] == layout.data.padded_dims[0] * few_rows_block;
+  return known ? blocking.strides[1] : 0;
+}
+
+/// Nanoseconds that blocks of packed weights take one thread, roughly: at the rate of a core's
+/// share of memory or of its arithmetic.
+int64_t few_rows_block_ns(int64_t in_features, dtype operand, int64_t rows) {
+  constexpr int64_t bytes_per_ns = 20, products_per_ns = 100;
+  const int64_t weights = in_features * few_rows_block;
+  return std::max(weights * size_of(operand) / bytes_per_ns, weights * rows / products_per_ns);
+}
+
+// Less is not worth waking a thread for.
+constexpr int64_t thread_share_ns = 1500;
+
+}  // namespace
+
 int64_t packed_bytes(dtype type, int64_t in_features, int64_t out_features) {
   return checked("weight layout", [&] {
     const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -121,6 +159,7 @@ struct matmul::packed_weight {
   dnnl::memory memory;
   tensor_view bytes;
   tensor_view bias;
+  int64_t few_rows_block_elements = 0;  // 0: not in the layout that our kernel reads
 };
 
 class matmul_family {
@@ -248,8 +287,10 @@ std::vector<int64_t> agreeing_heights(const matmul_shape& shape, const run_heigh
 
 }  // namespace
 
-matmul::matmul(const kernel_table& kernels)
-    : kernels_(kernels), library_(checked("engine", [] { return std::make_unique<library>(); })) {}
+matmul::matmul(const kernel_table& kernels, const team& threads)
+    : kernels_(kernels),
+      threads_(threads),
+      library_(checked("engine", [] { return std::make_unique<library>(); })) {}
 matmul::~matmul() = default;
 
 int32_t matmul::add_weight(const std::string& name, const tensor_view& weight,
@@ -282,6 +323,7 @@ void matmul::pack(packed_weight& packed, const std::string& name, const tensor_v
   const auto bytes = static_cast<int64_t>(layout.get_size());
   packed.bytes = make_view(memory_.take(name, bytes), dtype::u8, bytes);
   packed.memory = dnnl::memory(layout, library_->engine, packed.bytes.data);
+  packed.few_rows_block_elements = few_rows_block_elements(layout, packed.operand);
   const dnnl::memory::desc plain({packed.in_features, packed.out_features},
                                  library_type(packed.operand), {1, source.row_stride});
   dnnl::memory unpacked(plain, library_->engine, source.data);
@@ -295,6 +337,74 @@ void matmul::widen_rows(float* output, const tensor_view& input, int64_t rows, i
     kernels_.bf16.to_float({output, width}, {input.as<bfloat16>(), input.row_stride}, width, all);
   else
     kernels_.f32.to_float({output, width}, {input.as<float>(), input.row_stride}, width, all);
+}
+
+/// One row of `input` at `height`, which must agree with the other heights in use.
+std::vector<float> matmul::library_result(const matmul_shape& shape, const packed_weight& weight,
+                                          int64_t height, const std::byte* input) {
+  matmul_family family(library_->engine, shape, weight.memory.get_desc(), {height});
+  library_scratch_.reserve(family.scratch_bytes());
+  std::vector<float> rows(static_cast<size_t>(height * shape.out_features));
+  family.execute(library_->stream, height, weight.memory, weight.bias,
+                 reinterpret_cast<std::byte*>(rows.data()), input,
+                 library_scratch_.as<std::byte>());
+  library_->stream.wait();
+  rows.resize(static_cast<size_t>(shape.out_features));
+  return rows;
+}
+
+/// The part with which our kernel gives the bits of the agreed heights, if exactly one does, else
+/// 0: where several do, the weight says too little (all zeros), and others of its shape may differ.
+int64_t matmul::agreeing_part(const matmul_shape& shape, const packed_weight& weight) {
+  if (shape.out_features < outputs_to_compare) return 0;
+  const int64_t height = heights_of(shape, weight).front();
+  const auto input = equal_rows(shape, height);
+  const auto expected = library_result(shape, weight, height, input.data());
+  std::vector<int64_t> parts{(shape.in_features + 1) / 2 * 2};  // all at once
+  for (const int64_t part : library_parts)
+    if (part < shape.in_features) parts.push_back(part);
+  std::vector<int64_t> agreeing;
+  std::vector<float> found(expected.size());
+  for (const int64_t part : parts) {
+    multiply_few_rows(shape, weight, part, reinterpret_cast<std::byte*>(found.data()), input.data(),
+                      1);
+    if (std::memcmp(found.data(), expected.data(), found.size() * sizeof(float)) == 0)
+      agreeing.push_back(part);
+  }
+  return agreeing.size() == 1 ? agreeing.front() : 0;
+}
+
+int64_t matmul::few_rows_part_of(matmul_shape shape, const packed_weight& weight) {
+  shape.output = dtype::f32;
+  shape.input_stride = shape.in_features;
+  shape.output_stride = shape.out_features;
+  const auto [known, added] = few_rows_parts_.try_emplace(shape, 0);
+  if (added) known->second = agreeing_part(shape, weight);
+  return known->second;
+}
+
+void matmul::multiply_few_rows(const matmul_shape& shape, const packed_weight& weight, int64_t part,
+                               std::byte* output, const std::byte* input, int64_t rows) {
+  const int64_t blocks = (shape.out_features + few_rows_block - 1) / few_rows_block;
+  const int64_t grain =
+      thread_share_ns /
+      std::max<int64_t>(1, few_rows_block_ns(shape.in_features, shape.operand, rows));
+  with_activation(shape.operand, [&]<class T>(T) {
+    const few_rows_arguments<T> arguments{weight.bytes.as<T>(),
+                                          weight.few_rows_block_elements,
+                                          {reinterpret_cast<const T*>(input), shape.input_stride},
+                                          output,
+                                          shape.output,
+                                          shape.output_stride,
+                                          weight.bias.as<float>(),
+                                          shape.in_features,
+                                          shape.out_features,
+                                          rows,
+                                          part};
+    threads_.for_rows(blocks, grain, [&](row_range range) {
+      activations_of<T>(kernels_).multiply_few_rows(arguments, range);
+    });
+  });
 }
 
 std::vector<int64_t> matmul::heights_of(matmul_shape shape, const packed_weight& weight) {
@@ -350,6 +460,11 @@ matmul_plan matmul::prepare(int32_t index, const tensor_view& output, const tens
     output_tile_.reserve(matmul_rows_max * shape.output_stride * size_of(shape.output));
   }
   plan.family = family_of(shape, weight);
+  const bool has_kernel = with_activation(weight.operand, [&]<class T>(T) {
+    return activations_of<T>(kernels_).multiply_few_rows != nullptr;
+  });
+  if (!widened && has_kernel && weight.few_rows_block_elements > 0)
+    plan.few_rows_part = few_rows_part_of(shape, weight);
   return plan;
 }
 
@@ -363,6 +478,10 @@ void matmul::run(const matmul_plan& plan, std::byte* output, const std::byte* in
 int64_t matmul::run_tile(const matmul_plan& plan, std::byte* output, const std::byte* input,
                          int64_t rows, int64_t room) {
   const packed_weight& weight = weights_[static_cast<size_t>(plan.weight)];
+  if (plan.few_rows_part > 0 && !plan.staged && rows <= few_rows_max) {
+    multiply_few_rows(plan.family->shape(), weight, plan.few_rows_part, output, input, rows);
+    return rows;
+  }
   const int64_t height = plan.family->height_for(rows, plan.staged ? matmul_rows_max : room);
   const int64_t done = std::min(rows, height);
   std::byte* tile_output = plan.staged ? output_tile_.as<std::byte>() : output;

@@ -3,6 +3,7 @@
 #include "gpu/arena.hpp"
 #include "gpu/cpu/kernels.hpp"
 #include "gpu/cpu/scratch.hpp"
+#include "gpu/cpu/team.hpp"
 #include "gpu/cpu/weight_memory.hpp"
 #include "gpu/tensor_view.hpp"
 
@@ -44,21 +45,24 @@ struct matmul_plan {
   dtype output = dtype::f32;
   int64_t input_stride_bytes = 0;
   int64_t output_stride_bytes = 0;
-  bool staged = false;  // tiles are copied to and from buffers of the family's dtypes
+  bool staged = false;        // tiles are copied to and from buffers of the family's dtypes
+  int64_t few_rows_part = 0;  // inputs that our own kernel adds up at a time; 0: it is not used
 };
 
-/// Multiplies rows by packed weights with oneDNN, in tiles of at most `matmul_rows_max` rows.
+/// Multiplies rows by packed weights: few rows with a kernel of our own that streams the weight at
+/// the rate of memory, more with oneDNN in tiles of at most `matmul_rows_max` rows.
 ///
 /// A row's result is the same bits whatever the number of rows and wherever it lies among them.
 /// oneDNN does not promise that matmuls of different heights sum in one order, so it is checked:
 /// when a shape is first met, equal rows are run at every height, and only heights that agree are
-/// used (all of them on the processors tried).
+/// used (all of them on the processors tried). Our kernel reads oneDNN's layout where it knows it
+/// and is held to the same bits.
 ///
 /// bf16 weights are widened to f32 where the processor has no bf16 arithmetic; inputs and results
 /// keep their bf16 rounding.
 class matmul {
  public:
-  explicit matmul(const kernel_table& kernels);
+  matmul(const kernel_table& kernels, const team& threads);
   ~matmul();
   matmul(const matmul&) = delete;
   matmul& operator=(const matmul&) = delete;
@@ -88,17 +92,25 @@ class matmul {
   void widen_rows(float* output, const tensor_view& input, int64_t rows, int64_t width);
   std::vector<int64_t> heights_of(matmul_shape shape, const packed_weight& weight);
   std::shared_ptr<matmul_family> family_of(const matmul_shape& shape, const packed_weight& weight);
+  std::vector<float> library_result(const matmul_shape& shape, const packed_weight& weight,
+                                    int64_t height, const std::byte* input);
+  int64_t agreeing_part(const matmul_shape& shape, const packed_weight& weight);
+  int64_t few_rows_part_of(matmul_shape shape, const packed_weight& weight);
+  void multiply_few_rows(const matmul_shape& shape, const packed_weight& weight, int64_t part,
+                         std::byte* output, const std::byte* input, int64_t rows);
   int64_t run_tile(const matmul_plan& plan, std::byte* output, const std::byte* input, int64_t rows,
                    int64_t room);
   void stage_input(const matmul_plan& plan, const std::byte* input, int64_t rows);
   void unstage_output(const matmul_plan& plan, std::byte* output, int64_t rows);
 
   const kernel_table& kernels_;
+  const team& threads_;
   weight_memory memory_;
   std::unique_ptr<library> library_;
   std::vector<packed_weight> weights_;
   std::map<matmul_shape, std::vector<int64_t>> heights_;  // that agree, ascending
   std::map<matmul_shape, std::shared_ptr<matmul_family>> families_;
+  std::map<matmul_shape, int64_t> few_rows_parts_;
   scratch library_scratch_, input_tile_, output_tile_;
 };
 

@@ -25,6 +25,8 @@ inline std::vector<instruction_set> instruction_sets() {
   std::vector<instruction_set> sets{instruction_set::generic};
   if (best_instruction_set() >= instruction_set::avx2) sets.push_back(instruction_set::avx2);
   if (best_instruction_set() >= instruction_set::avx512) sets.push_back(instruction_set::avx512);
+  if (best_instruction_set() >= instruction_set::avx512_bf16)
+    sets.push_back(instruction_set::avx512_bf16);
   return sets;
 }
 

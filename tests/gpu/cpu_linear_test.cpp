@@ -114,7 +114,7 @@ BOOST_AUTO_TEST_CASE(a_row_is_the_same_bits_at_any_place_of_any_step) {
       const auto rows = p.tensors.add_count(300);
       backend->linear(p.output, p.input, p.prepared, rows);
       const auto alone = p.tensors.add(types.output, {300, out});
-      for (const int32_t live : {1, 2, 7, 17, 64, 129}) {
+      for (const int32_t live : {1, 2, 7, 17, 32, 33, 64, 129}) {
         memory::set(rows, live);
         for (const int64_t first : {0, 5, 150}) {
           const auto part = alone.slice_rows(0, 300 - first);
@@ -124,6 +124,25 @@ BOOST_AUTO_TEST_CASE(a_row_is_the_same_bits_at_any_place_of_any_step) {
         }
       }
     }
+}
+
+BOOST_AUTO_TEST_CASE(a_first_weight_of_zeros_decides_nothing_for_its_shape) {
+  const auto backend = make_cpu_operations({.num_threads = 1});
+  for (const auto& types : all_dtypes) {
+    product zeros(*backend, types.operand, types.output, 1, 2048, 64, false);
+    const auto one = zeros.tensors.add_count(1);
+    std::memset(zeros.weight.data, 0, static_cast<size_t>(zeros.weight.span_bytes()));
+    zeros.prepared = backend->prepare_linear("zeros", zeros.weight, zeros.bias);
+    backend->linear(zeros.output, zeros.input, zeros.prepared, one);
+
+    product p(*backend, types.operand, types.output, 100, 2048, 64, false);
+    const auto rows = p.tensors.add_count(100);
+    backend->linear(p.output, p.input, p.prepared, rows);
+    const auto together = row_bytes(p.output, 3);
+    memory::set(rows, 4);
+    backend->linear(p.output, p.input, p.prepared, rows);
+    BOOST_TEST((row_bytes(p.output, 3) == together), "a row depends on how many run beside it");
+  }
 }
 
 BOOST_AUTO_TEST_CASE(the_source_of_a_weight_may_go) {

@@ -28,6 +28,7 @@ constexpr activation_kernels<T> kernels_for = {
     .attention = attention<T>,
     .to_float = to_float<T>,
     .from_float = from_float<T>,
+    .multiply_few_rows = nullptr,
 };
 
 }  // namespace
