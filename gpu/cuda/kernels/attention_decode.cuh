@@ -21,17 +21,22 @@ constexpr int32_t row_count = 16;  // of a product: tokens * query heads that sh
 constexpr int32_t tile_keys = 64;
 constexpr int32_t num_consumers = 4;
 constexpr int32_t consumer_threads = num_consumers * warp_size;
-constexpr int32_t block_threads = consumer_threads + warp_size;
+constexpr int32_t num_combiners = 4;
+constexpr int32_t combiner_threads = num_combiners * warp_size;
+constexpr int32_t block_threads = consumer_threads + combiner_threads + warp_size;
+constexpr int32_t num_handovers = 2;
 constexpr int32_t warp_keys = tile_keys / num_consumers;
 constexpr int32_t combine_rows = 8;  // rows whose sums meet in shared memory at once
 static_assert(warp_keys == 16, "one product's depth");
-constexpr int32_t consumer_barrier = 1;
+constexpr int32_t consumer_barrier = 1, combiner_barrier = 2;
 
 /// Splits that the tokens of one sequence have at most, together: few heads need more of them to
-/// occupy the device.
+/// occupy the device. A lane of a warp each when they are combined.
 constexpr int32_t max_splits(int32_t num_kv_heads) {
-  return num_kv_heads >= 8 ? 16 : num_kv_heads >= 2 ? 128 / num_kv_heads : 64;
+  return num_kv_heads > 4 ? 16 : 32;
 }
+static_assert(max_splits(1) <= warp_size);
+constexpr int32_t split_tiles_min = 2;  // less is not worth the combining
 
 /// Where CTAs meet. Counters are zero between launches.
 struct scratch {
@@ -73,9 +78,10 @@ struct split_plan {
 
 __device__ __forceinline__ split_plan plan_of(const parameters& p, const sequence_span& sequence) {
   if (sequence.tokens <= 0 || sequence.tokens > decode_tokens_max) return {0, 0, tile_keys};
-  const int32_t most = max(p.max_splits / sequence.tokens, 1);
+  // More than 16 pay for long contexts only.
+  const int32_t most = max(min(p.max_splits, 16 + sequence.context / 1024) / sequence.tokens, 1);
   const int32_t key_tiles = (sequence.context + tile_keys - 1) / tile_keys;
-  const int32_t split_tiles = max((key_tiles + most - 1) / most, 1);
+  const int32_t split_tiles = max((key_tiles + most - 1) / most, split_tiles_min);
   return {(sequence.tokens + p.tokens_per_tile - 1) / p.tokens_per_tile,
           max((key_tiles + split_tiles - 1) / split_tiles, 1), split_tiles * tile_keys};
 }
@@ -112,29 +118,45 @@ struct __align__(128) shared_memory {
   tile_note notes[num_stages];
   uint64_t full[num_stages];
   uint64_t empty[num_stages];
-  int32_t arrived;
+  tile_note handovers[num_handovers];  // tasks from consumers to combiners
+  uint64_t handed[num_handovers];
+  uint64_t taken[num_handovers];
+  int32_t complete[num_handovers];
   int32_t task_start[1];  // [sequences + 1] follow
 };
 
 /// Position in the ring.
-template <int32_t num_stages>
+template <int32_t length>
 struct ring_place {
   int32_t index = 0;
   uint32_t parity = 0;
 
   __device__ __forceinline__ void advance() {
-    if (++index == num_stages) {
+    if (++index == length) {
       index = 0;
       parity ^= 1;
     }
   }
 };
 
-// -- the copying warp
-// -------------------------------------------------------------------------------------
+/// Row of scratch where a split's sums for one row of its product lie.
+__device__ __forceinline__ int64_t partial_row(const parameters& p, const tile_note& note,
+                                               int32_t row, int32_t split) {
+  const int64_t token = note.first_partial + row / p.call.group * note.partial_tokens + split;
+  return (token * p.call.num_kv_heads + note.kv_head) * p.call.group + row % p.call.group;
+}
+
+/// What sums under the largest score `from` count where the largest is `all`.
+__device__ __forceinline__ float rescale(const parameters& p, float from, float all) {
+  return from == -infinity() ? 0 : exp2_approximate((from - all) * p.call.scale_log2);
+}
+
+// -- the copying warp ----------------------------------------------------------------------------
 
 template <int32_t head_dim, int32_t num_stages>
 struct producer {
+  static constexpr uint32_t row_bytes = head_dim * sizeof(bf16);
+
   const parameters& p;
   shared_memory<head_dim, num_stages>& shared;
   int32_t lane;
@@ -155,9 +177,17 @@ struct producer {
     return before;
   }
 
-  /// Copies the tiles of one task. Tasks of a sequence are ordered by tile of tokens, then split;
-  /// the heads of one follow each other.
-  __device__ void run_task(int32_t task, int32_t sequences) {
+  /// Keys that one task reads, and what all its tiles have in common.
+  struct task_keys {
+    tile_note note;
+    const int32_t* table;
+    int32_t begin;
+    int32_t end;
+  };
+
+  /// Tasks of a sequence are ordered by tile of tokens, then split; the heads of one follow each
+  /// other.
+  __device__ task_keys keys_of(int32_t task, int32_t sequences) const {
     const int32_t kv_head = task % p.call.num_kv_heads;
     const int32_t rest = task / p.call.num_kv_heads;
     const int32_t sequence = last_at_most(shared.task_start, sequences, rest);
@@ -174,31 +204,47 @@ struct producer {
     note.split = local % plan.splits;
     const int32_t visible = note.visible_first + note.tokens - 1;
     note.splits = (visible + plan.split_keys - 1) / plan.split_keys;
-    if (note.split >= note.splits) return;  // keys that only later tokens see
     note.first_partial = sequence * p.max_splits + token * plan.splits;
     note.partial_tokens = plan.splits;
     note.arrivals =
         (sequence * decode_tokens_max + token / p.tokens_per_tile) * p.call.num_kv_heads + kv_head;
+    const int32_t begin = note.split * plan.split_keys;  // past the end where only later tokens see
+    return {note, p.call.keys.table(sequence), begin, min(begin + plan.split_keys, visible)};
+  }
 
-    const int32_t begin = note.split * plan.split_keys;
-    const int32_t end = min(begin + plan.split_keys, visible);
-    const int32_t* table = p.call.keys.table(sequence);
-    for (int32_t key = begin; key < end; key += tile_keys) {
+  /// Keys that lie together, as far as one tile may want them.
+  __device__ int32_t piece_keys() const { return min(p.call.keys.block_size(), tile_keys); }
+
+  /// Brings to L2 what the ring can take of a task, while the predecessor still runs. It may be
+  /// writing the newest of these keys, which is why they are not yet copied.
+  __device__ void prefetch(const task_keys& task) const {
+    const int32_t end = min(task.end, task.begin + num_stages * tile_keys);
+    for (int32_t key = task.begin + lane * piece_keys(); key < end;
+         key += warp_size * piece_keys()) {
+      const bf16* row = p.call.keys.row(task.table, key, task.note.kv_head);
+      const uint32_t bytes = static_cast<uint32_t>(min(piece_keys(), end - key)) * row_bytes;
+      prefetch_l2(row, bytes);
+      prefetch_l2(row + p.call.keys.value_offset(), bytes);
+    }
+  }
+
+  __device__ void copy(task_keys& task) {
+    tile_note& note = task.note;
+    for (int32_t key = task.begin; key < task.end; key += tile_keys) {
       note.first_key = key;
-      note.keys = min(tile_keys, end - key);
-      note.flags = (key == begin ? first_tile : 0) | (key + tile_keys >= end ? last_tile : 0);
-      copy_tile(note, table);
+      note.keys = min(tile_keys, task.end - key);
+      note.flags =
+          (key == task.begin ? first_tile : 0) | (key + tile_keys >= task.end ? last_tile : 0);
+      copy_tile(note, task.table);
     }
   }
 
   __device__ void copy_tile(const tile_note& note, const int32_t* table) {
-    constexpr uint32_t row_bytes = head_dim * sizeof(bf16);
     auto& stage = shared.stages[place.index];
     uint64_t* full = &shared.full[place.index];
-    // Pieces that lie together: lanes 0.. copy keys, lanes 16.. values.
-    const int32_t piece_keys = min(p.call.keys.block_size(), tile_keys);
-    const int32_t first = lane % (warp_size / 2) * piece_keys;
-    const int32_t rows = min(piece_keys, note.keys - first);
+    // Lanes 0 to 15 copy keys, lanes 16 to 31 values.
+    const int32_t first = lane % (warp_size / 2) * piece_keys();
+    const int32_t rows = min(piece_keys(), note.keys - first);
     const bf16* source = nullptr;
     if (rows > 0) source = p.call.keys.row(table, note.first_key + first, note.kv_head);
 
@@ -241,23 +287,25 @@ struct producer {
     const int32_t tasks = count_tasks(sequences) * p.call.num_kv_heads;
     const auto grid = static_cast<int32_t>(gridDim.x);
     const int32_t fetches = max(tasks - grid, 0) + min(grid, tasks);
+    auto index = static_cast<int32_t>(blockIdx.x);
+    task_keys task{};
+    if (index < tasks) {
+      task = keys_of(index, sequences);
+      prefetch(task);
+    }
     wait_for_predecessor();
-    int32_t task = static_cast<int32_t>(blockIdx.x);
-    while (task < tasks) {
-      int32_t fetched = 0;
-      if (lane == 0) {
-        fetched = atomicAdd(p.scratch.next_task, 1);
-        if (fetched == fetches - 1) *p.scratch.next_task = 0;
-      }
-      run_task(task, sequences);
-      task = grid + __shfl_sync(all_lanes, fetched, 0);
+    while (index < tasks) {
+      const int32_t fetched = lane == 0 ? atomicAdd(p.scratch.next_task, 1) : 0;
+      copy(task);
+      if (lane == 0 && fetched == fetches - 1) *p.scratch.next_task = 0;
+      index = grid + __shfl_sync(all_lanes, fetched, 0);
+      if (index < tasks) task = keys_of(index, sequences);
     }
     finish();
   }
 };
 
-// -- the attending warps
-// --------------------------------------------------------------------------------
+// -- the attending warps --------------------------------------------------------------------------
 
 /// One thread's part of the rows lane / 4 and lane / 4 + 8 of its warp's keys.
 template <int32_t head_dim, int32_t num_stages>
@@ -274,6 +322,7 @@ struct consumer {
   int32_t g;  // lane / 4: row, or key of a product's eight
   int32_t t;  // lane % 4
   ring_place<num_stages> place;
+  ring_place<num_handovers> handover;
   uint4 query[2][key_parts];
   float sums[parts][width]
             [4];  // [.][j]: dimensions part * 64 + width * (2t) + j, and width further
@@ -285,7 +334,7 @@ struct consumer {
     while (true) {
       barrier_wait(&shared.full[place.index], place.parity);
       const tile_note note = shared.notes[place.index];
-      if (note.keys == 0) return;
+      if (note.keys == 0) return hand_over(note);
       const auto& stage = shared.stages[place.index];
       if (note.flags & first_tile) begin_task(stage);
       if (warp * warp_keys < note.keys) attend(stage, note);
@@ -443,9 +492,8 @@ struct consumer {
       const int32_t row = half * combine_rows + result_row();
       if (row < rows) store_row(note, row);
     }
-    if (note.splits > 1 && arrived_last(note))
-      for (int32_t row = result_row(); row < rows; row += combine_rows) combine_row(note, row);
     meet();
+    if (note.splits > 1) hand_over(note);
   }
 
   __device__ float2 warps_statistics(int32_t row) const {
@@ -456,18 +504,14 @@ struct consumer {
 #pragma unroll
     for (int32_t i = 0; i < num_consumers; ++i) {
       const float2 part = shared.statistics[i][row];
-      all.y += part.y * rescale(part.x, all.x);
+      all.y += part.y * rescale(p, part.x, all.x);
     }
     return all;
   }
 
-  /// What sums under `peak` count where the largest score is `all`.
-  __device__ float rescale(float from, float all) const {
-    return from == -infinity() ? 0 : exp2_approximate((from - all) * p.call.scale_log2);
-  }
-
   __device__ void share_sums(int32_t half) {
-    const float factor = rescale(half == 0 ? peak[0] : peak[1], warps_statistics(g + 8 * half).x);
+    const float factor =
+        rescale(p, half == 0 ? peak[0] : peak[1], warps_statistics(g + 8 * half).x);
     float* row = shared.sums[warp][g];
 #pragma unroll
     for (int32_t part = 0; part < parts; ++part)
@@ -491,17 +535,12 @@ struct consumer {
         values[j] += shared.sums[i][row % combine_rows][result_column() + j];
     }
     if (note.splits == 1) return store_output(note, row, values, all.y);
-    const int64_t partial = partial_row(note, row, note.split);
+    const int64_t partial = partial_row(p, note, row, note.split);
     if (result_column() == 0) __stcg(&p.scratch.statistics[partial], all);
 #pragma unroll
     for (int32_t j = 0; j < result_values; j += 2)
       __stcg(reinterpret_cast<float2*>(p.scratch.sums + partial * head_dim + result_column() + j),
              make_float2(values[j], values[j + 1]));
-  }
-
-  __device__ int64_t partial_row(const tile_note& note, int32_t row, int32_t split) const {
-    const int64_t token = note.first_partial + row / p.call.group * note.partial_tokens + split;
-    return (token * p.call.num_kv_heads + note.kv_head) * p.call.group + row % p.call.group;
   }
 
   __device__ void store_output(const tile_note& note, int32_t row,
@@ -516,47 +555,96 @@ struct consumer {
           pack_bf16(values[j] * inverse, values[j + 1] * inverse);
   }
 
-  /// Whether all other splits of this tile of tokens are stored; sets the counter back if so.
-  __device__ bool arrived_last(const tile_note& note) const {
-    __threadfence();
-    meet();
-    if (thread() == 0) {
-      int32_t* counter = p.scratch.arrivals + note.arrivals;
-      const bool last = atomicAdd(counter, 1) == note.splits - 1;
-      if (last) *counter = 0;
-      shared.arrived = last;
-      __threadfence();
-    }
-    meet();
-    return shared.arrived != 0;
-  }
-
-  __device__ void combine_row(const tile_note& note, int32_t row) const {
-    float largest = -infinity();
-    for (int32_t split = 0; split < note.splits; ++split)
-      largest = fmaxf(largest, __ldcg(&p.scratch.statistics[partial_row(note, row, split)]).x);
-    float values[result_values] = {};
-    float sum = 0;
-#pragma unroll 4
-    for (int32_t split = 0; split < note.splits; ++split) {
-      const int64_t partial = partial_row(note, row, split);
-      const float2 part = __ldcg(&p.scratch.statistics[partial]);
-      const float factor = rescale(part.x, largest);
-      sum += part.y * factor;
-#pragma unroll
-      for (int32_t j = 0; j < result_values; j += 2) {
-        const float2 pair = __ldcg(reinterpret_cast<const float2*>(
-            p.scratch.sums + partial * head_dim + result_column() + j));
-        values[j] += pair.x * factor;
-        values[j + 1] += pair.y * factor;
-      }
-    }
-    store_output(note, row, values, sum);
+  /// Tells the combiners that a split is stored, or that there are no more.
+  __device__ void hand_over(const tile_note& note) {
+    barrier_wait(&shared.taken[handover.index], handover.parity ^ 1);
+    if (thread() == 0) shared.handovers[handover.index] = note;
+    barrier_arrive(&shared.handed[handover.index]);
+    handover.advance();
   }
 };
 
-template <int32_t head_dim, int32_t num_stages, int32_t blocks_per_sm>
-__global__ void __launch_bounds__(block_threads, blocks_per_sm)
+// -- the combining warps --------------------------------------------------------------------------
+
+/// Count splits and combine those of a tile of tokens when the last is there, beside the consumers,
+/// which need not wait for it. A warp a row.
+template <int32_t head_dim, int32_t num_stages>
+struct combiner {
+  static constexpr int32_t width = head_dim / warp_size;
+  struct alignas(width * 4) lane_sums {
+    float values[width];
+  };
+
+  const parameters& p;
+  shared_memory<head_dim, num_stages>& shared;
+  int32_t warp;
+  int32_t lane;
+  ring_place<num_handovers> handover;
+
+  __device__ void run() {
+    wait_for_predecessor();
+    while (true) {
+      barrier_wait(&shared.handed[handover.index], handover.parity);
+      const tile_note note = shared.handovers[handover.index];
+      if (note.keys == 0) return;
+      if (arrived_last(note))
+        for (int32_t row = warp; row < note.tokens * p.call.group; row += num_combiners)
+          combine(note, row);
+      handover.advance();
+    }
+  }
+
+  /// Whether all other splits of this tile of tokens are stored; sets their counter back if so.
+  __device__ bool arrived_last(const tile_note& note) const {
+    if (warp == 0 && lane == 0) {
+      int32_t* counter = p.scratch.arrivals + note.arrivals;
+      __threadfence();
+      const bool last = atomicAdd(counter, 1) == note.splits - 1;
+      if (last) *counter = 0;
+      __threadfence();
+      shared.complete[handover.index] = last;
+    }
+    named_barrier_sync(combiner_barrier, combiner_threads);
+    const bool last = shared.complete[handover.index] != 0;
+    if (lane == 0) barrier_arrive(&shared.taken[handover.index]);
+    return last;
+  }
+
+  /// A lane holds the statistics of one split and `width` dimensions of the sum.
+  __device__ void combine(const tile_note& note, int32_t row) const {
+    float2 own = make_float2(-infinity(), 0);
+    if (lane < note.splits) own = __ldcg(&p.scratch.statistics[partial_row(p, note, row, lane)]);
+    const float factor = rescale(p, own.x, warp_max(own.x));
+    const float inverse = 1 / warp_sum(own.y * factor);
+
+    lane_sums all{};
+    const int64_t first = partial_row(p, note, row, 0) * head_dim + lane * width;
+    const int64_t next = int64_t{p.call.num_kv_heads} * p.call.group * head_dim;
+#pragma unroll 8
+    for (int32_t split = 0; split < note.splits; ++split) {
+      const lane_sums part = load_sums(p.scratch.sums + first + split * next);
+      const float split_factor = __shfl_sync(all_lanes, factor, split);
+#pragma unroll
+      for (int32_t j = 0; j < width; ++j) all.values[j] += part.values[j] * split_factor;
+    }
+    bf16* output = p.call.output_row(note.first_token + row / p.call.group,
+                                     note.kv_head * p.call.group + row % p.call.group) +
+                   lane * width;
+#pragma unroll
+    for (int32_t j = 0; j < width; ++j) output[j] = from_f32<bf16>(all.values[j] * inverse);
+  }
+
+  __device__ static lane_sums load_sums(const float* from) {
+    using vector =
+        std::conditional_t<width == 4, float4, std::conditional_t<width == 2, float2, float>>;
+    lane_sums sums;
+    *reinterpret_cast<vector*>(&sums) = __ldcg(reinterpret_cast<const vector*>(from));
+    return sums;
+  }
+};
+
+template <int32_t head_dim, int32_t num_stages>
+__global__ void __launch_bounds__(block_threads, 1)
     decode_attention_kernel(const __grid_constant__ parameters p) {
   extern __shared__ __align__(128) std::byte memory[];
   auto& shared = *reinterpret_cast<shared_memory<head_dim, num_stages>*>(memory);
@@ -566,15 +654,21 @@ __global__ void __launch_bounds__(block_threads, blocks_per_sm)
       barrier_init(&shared.full[i], 1);
       barrier_init(&shared.empty[i], num_consumers);
     }
+    for (int32_t i = 0; i < num_handovers; ++i) {
+      barrier_init(&shared.handed[i], consumer_threads);
+      barrier_init(&shared.taken[i], num_combiners);
+    }
     fence_barrier_init();
   }
   __syncthreads();
   const auto warp = static_cast<int32_t>(threadIdx.x) / warp_size;
   const auto lane = static_cast<int32_t>(threadIdx.x) % warp_size;
-  if (warp == num_consumers) {
-    producer<head_dim, num_stages>{p, shared, lane}.run();
-  } else {
+  if (warp < num_consumers) {
     consumer<head_dim, num_stages>{p, shared, warp, lane / 4, lane % 4}.run();
+  } else if (warp < num_consumers + num_combiners) {
+    combiner<head_dim, num_stages>{p, shared, warp - num_consumers, lane}.run();
+  } else {
+    producer<head_dim, num_stages>{p, shared, lane}.run();
   }
 }
 

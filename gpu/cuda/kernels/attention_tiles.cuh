@@ -103,8 +103,7 @@ struct ring {
   }
 };
 
-// -- the copying warp group
-// -----------------------------------------------------------------------------
+// -- the copying warp group ----------------------------------------------------------------------
 
 template <int32_t head_dim, int32_t num_groups, int32_t num_slots, class Keys>
 struct producer {
@@ -117,7 +116,6 @@ struct producer {
   ring<num_slots> place;
   typename Keys::reader reader;
   int32_t thread;
-  int32_t uncompleted = -1;  // slot whose copies are under way
 
   __device__ void run() {
     copy_query();
@@ -128,8 +126,8 @@ struct producer {
       copy_tile(tile - 1, reader.value_offset());
     }
     copy_tile(tiles - 1, reader.value_offset());
+    commit_copies();
     wait_copies<0>();
-    complete();
   }
 
   __device__ void copy_query() const {
@@ -148,49 +146,46 @@ struct producer {
     }
   }
 
+  /// Eight threads a row, each a chunk of every eight; the chunks that are left a thread a row.
   /// Keys, or with their offset values, past the last one are zero: a weight of zero does not
   /// silence NaN.
   __device__ void copy_tile(int32_t tile, int64_t offset) {
-    barrier_wait(&place.empty[place.index], place.parity ^ 1);
-    const uint32_t slot = slots + static_cast<uint32_t>(place.index) * sizes::slot_bytes;
+    constexpr int32_t panels = head_dim / 64, rest = head_dim / chunk_values % 8;
+    constexpr int32_t rows_at_once = group_threads / 8;
+    static_assert(key_tile == group_threads);
+    const int32_t chunks = p.head_dim / chunk_values;
     const int32_t first = tile * key_tile;
+    const int32_t live = task.keys - first;
+    const uint32_t slot = slots + static_cast<uint32_t>(place.index) * sizes::slot_bytes;
     reader.begin_tile(first, task.keys - 1);
-    if (p.head_dim == head_dim) {
-      copy_rows(slot, first, offset, head_dim / chunk_values);
-    } else {
-      copy_rows(slot, first, offset, p.head_dim / chunk_values);
+    barrier_wait(&place.empty[place.index], place.parity ^ 1);
+    const auto copy = [&](const bf16* from, int32_t row, int32_t chunk) {
+      if (chunk < chunks)
+        copy16_async(slot + static_cast<uint32_t>(chunk) * chunk_stride(key_tile) +
+                         static_cast<uint32_t>(row) * chunk_bytes,
+                     from + chunk * chunk_values, row < live);
+    };
+    const auto address = [&](int32_t row) {
+      return reader.row_of_tile(first, min(row, live - 1)) + offset;
+    };
+#pragma unroll
+    for (int32_t i = 0; i < key_tile / rows_at_once; ++i) {
+      const int32_t row = thread / 8 + rows_at_once * i;
+      const bf16* from = address(row);
+#pragma unroll
+      for (int32_t panel = 0; panel < panels; ++panel) copy(from, row, 8 * panel + thread % 8);
     }
-    commit_copies();
-    wait_copies<1>();
-    if (uncompleted >= 0) complete();
-    uncompleted = place.index;
+    if constexpr (rest > 0) {
+      const bf16* from = address(thread);
+#pragma unroll
+      for (int32_t i = 0; i < rest; ++i) copy(from, thread, 8 * panels + i);
+    }
+    arrive_after_copies(&place.full[place.index]);
     place.advance();
-  }
-
-  __device__ __forceinline__ void copy_rows(uint32_t slot, int32_t first, int64_t offset,
-                                            int32_t chunks) {
-    // A whole number of turns for every thread: 128 rows, 128 threads.
-#pragma unroll 4
-    for (int32_t i = 0; i < chunks; ++i) {
-      const int32_t item = i * group_threads + thread;
-      const int32_t row = item / chunks;
-      const int32_t chunk = item % chunks;
-      const bool valid = first + row < task.keys;
-      const bf16* from = reader.row_of_tile(first, valid ? row : 0) + offset + chunk * chunk_values;
-      copy16_async(slot + static_cast<uint32_t>(chunk) * chunk_stride(key_tile) +
-                       static_cast<uint32_t>(row) * chunk_bytes,
-                   from, valid);
-    }
-  }
-
-  __device__ void complete() const {
-    fence_shared_for_products();
-    barrier_arrive(&place.full[uncompleted]);
   }
 };
 
-// -- the attending warp groups
-// ---------------------------------------------------------------------------
+// -- the attending warp groups --------------------------------------------------------------------
 
 /// One thread's part of the rows lane / 4 and lane / 4 + 8 of its warp's 16.
 template <int32_t head_dim, int32_t num_groups, int32_t num_slots, class Keys>
@@ -218,7 +213,7 @@ struct consumer {
     // Tiles before this one are seen by every row.
     const int32_t masked = min(task.visible_first, task.keys) / key_tile;
 
-    barrier_wait(&place.full[place.index], place.parity);
+    wait_slot();
     issue_scores();
     warpgroup_wait<0>();
     release_slot();
@@ -232,7 +227,7 @@ struct consumer {
     for (; tile < masked; ++tile) step<false>(tile, tile == tiles - 1);
     for (; tile < tiles; ++tile) step<true>(tile, tile == tiles - 1);
 
-    barrier_wait(&place.full[place.index], place.parity);
+    wait_slot();
     issue_values();
     warpgroup_wait<0>();
     store();
@@ -254,12 +249,12 @@ struct consumer {
   /// Scores of `tile`, values of the tile before it. Holds two slots: keys, then values.
   template <bool masked>
   __device__ __forceinline__ void step(int32_t tile, bool last) {
-    barrier_wait(&place.full[place.index], place.parity);
+    wait_slot();
     named_barrier_sync(first_turn_barrier + group, turn_threads);
     issue_scores();
     ring<num_slots> keys = place;
     place.advance();
-    barrier_wait(&place.full[place.index], place.parity);
+    wait_slot();
     issue_values();
     // The last group's last turn has no successor.
     if (!(last && group == num_groups - 1))
@@ -300,6 +295,10 @@ struct consumer {
     warpgroup_commit();
   }
 
+  __device__ __forceinline__ void wait_slot() const {
+    barrier_wait(&place.full[place.index], place.parity);
+    fence_shared_for_products();
+  }
   __device__ __forceinline__ void release(const ring<num_slots>& slot) const {
     if (threadIdx.x % warp_size == 0) barrier_arrive(&slot.empty[slot.index]);
   }

@@ -12,8 +12,7 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// -- barriers in shared memory: phases 0, 1, 0, .. each end when all arrivals and bytes are there
-// -------
+// -- barriers in shared memory: phases 0, 1, 0, .. each end when all arrivals and bytes are there -
 __device__ __forceinline__ void barrier_init(uint64_t* barrier, uint32_t arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
                "r"(arrivals));
@@ -53,12 +52,16 @@ __device__ __forceinline__ void named_barrier_arrive(int32_t number, int32_t thr
   asm volatile("bar.arrive %0, %1;" ::"r"(number), "r"(threads) : "memory");
 }
 
-// -- copies from global to shared memory
-// ------------------------------------------------------------------
+// -- copies from global to shared memory ----------------------------------------------------------
 /// 16 bytes, or zeros where `valid` is false (the address is not read then).
 __device__ __forceinline__ void copy16_async(uint32_t to, const void* from, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                "r"(valid ? 16 : 0)
+               : "memory");
+}
+/// Arrives at `barrier` when this thread's copies so far are there.
+__device__ __forceinline__ void arrive_after_copies(uint64_t* barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier))
                : "memory");
 }
 __device__ __forceinline__ void commit_copies() {
@@ -84,8 +87,7 @@ __device__ __forceinline__ void prefetch_l2(const void* from, uint32_t bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
 }
 
-// -- values
-// -----------------------------------------------------------------------------------------------
+// -- values ---------------------------------------------------------------------------------------
 __device__ __forceinline__ float exp2_approximate(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -98,8 +100,7 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
   return packed;
 }
 
-// -- one warp's product
-// -------------------------------------------------------------------------------------
+// -- one warp's product ---------------------------------------------------------------------------
 /// sum [16, 8] += a [16, 16] * b [16, 8]. With g = lane / 4 and t = lane % 4 a thread holds
 ///   a[0], a[1]  rows g, g + 8, columns 2t, 2t + 1;    a[2], a[3]  alike, columns 2t + 8, 2t + 9
 ///   b0, b1      rows 2t, 2t + 1 and 2t + 8, 2t + 9 of column g
