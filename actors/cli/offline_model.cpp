@@ -1,8 +1,10 @@
 #include "actors/cli/offline_model.hpp"
 
 #include "actors/cli/elapsed.hpp"
+#include "actors/placement.hpp"
 #include "config/ensure.hpp"
 #include "gpu/backend.hpp"
+#include "gpu/cuda_backend.hpp"
 #include "model/weights/model_weights.hpp"
 
 #include <chrono>
@@ -16,6 +18,11 @@ using clock = std::chrono::steady_clock;
 
 constexpr uint64_t weights_seed = 1;
 constexpr std::chrono::hours no_deadline{24};
+
+int64_t free_bytes(const gpu::backend_options& backend) {
+  return backend.device == gpu::device_kind::cuda ? gpu::free_cuda_bytes(backend.cuda_device)
+                                                  : model::available_memory_bytes();
+}
 
 }  // namespace
 
@@ -33,8 +40,8 @@ config::checkpoint_config shape_checkpoint(const config::model_config& model) {
 
 offline_model::offline_model(const config::model_config& model, const config::engine_config& engine,
                              const gpu::backend_options& backend)
-    : limits_(
-          model::derive_limits(engine, shape_checkpoint(model), model::available_memory_bytes())) {
+    : limits_(model::derive_limits(actors::with_device_defaults(engine, backend.device),
+                                   shape_checkpoint(model), free_bytes(backend))) {
   model::runner_options options;
   options.activation = limits_.activation;
   options.eager = engine.limits.eager;

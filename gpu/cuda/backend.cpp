@@ -4,9 +4,22 @@
 
 #include <fmt/format.h>
 
+#include <cstdlib>
+
 namespace troupe::gpu {
+namespace {
+
+/// Streams share hardware queues, eight by default, and a kernel that waits for a peer would then block the
+/// peer's own behind it where ranks share a device. Read by CUDA when it starts.
+void ask_for_hardware_queues() {
+  static const int done = setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
+  static_cast<void>(done);
+}
+
+}  // namespace
 
 std::vector<cuda_device> cuda_devices() {
+  ask_for_hardware_queues();
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess) {
     cudaGetLastError();  // no driver: not an error of a later call

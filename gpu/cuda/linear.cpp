@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <mutex>
+#include <optional>
 #include <vector>
 
 namespace troupe::gpu::cuda {
@@ -49,6 +51,34 @@ class event {
  private:
   cudaEvent_t handle_ = nullptr;
 };
+
+/// What each shape runs on this kind of device, for the whole process: two backends give the same bits, and
+/// a shape is timed once.
+class algorithm_choices {
+ public:
+  std::optional<cublasLtMatmulAlgo_t> find(const library_linear::shape_key& key) {
+    const std::lock_guard lock(mutex_);
+    const auto found = chosen_.find(key);
+    if (found == chosen_.end()) return std::nullopt;
+    return found->second;
+  }
+  /// The first choice stays. Nothing is locked while one is made: what a rank times may wait for a peer
+  /// that makes one as well.
+  cublasLtMatmulAlgo_t keep(const library_linear::shape_key& key,
+                            const cublasLtMatmulAlgo_t& algorithm) {
+    const std::lock_guard lock(mutex_);
+    return chosen_.emplace(key, algorithm).first->second;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<library_linear::shape_key, cublasLtMatmulAlgo_t> chosen_;
+};
+
+algorithm_choices& choices() {
+  static algorithm_choices all;
+  return all;
+}
 
 uint32_t alignment_of(const tensor_view& view) {
   const auto bits = reinterpret_cast<uintptr_t>(view.data) |
@@ -164,11 +194,20 @@ library_linear::product& library_linear::product_of(const shape_key& key, const 
   config::ensure(!capturing, "a product of {} rows, {} -> {}, is met first inside a capture",
                  output.rows(), input.width(), output.width());
   auto made = std::make_unique<product>(output, input, weight, bias);
+  const auto known = choices().find(key);
+  made->algorithm = known ? *known : choices().keep(key, fastest(*made, output, input, weight));
+  return *products_.emplace(key, std::move(made)).first->second;
+}
+
+cublasLtMatmulAlgo_t library_linear::fastest(const product& made, const tensor_view& output,
+                                             const tensor_view& input,
+                                             const tensor_view& weight) const {
   const event start, end;
   float best = std::numeric_limits<float>::infinity();
-  for (const auto& candidate : made->candidates(handle_, output, input, weight)) {
+  cublasLtMatmulAlgo_t algorithm{};
+  for (const auto& candidate : made.candidates(handle_, output, input, weight)) {
     const auto launch = [&] {
-      return made->launch(handle_, candidate.algo, output, input, weight, workspace_view_, stream_);
+      return made.launch(handle_, candidate.algo, output, input, weight, workspace_view_, stream_);
     };
     if (launch() != CUBLAS_STATUS_SUCCESS) continue;  // the library may refuse what it proposed
     check(cudaEventRecord(start.get(), stream_), "cudaEventRecord");
@@ -179,12 +218,12 @@ library_linear::product& library_linear::product_of(const shape_key& key, const 
     check(cudaEventElapsedTime(&elapsed, start.get(), end.get()), "cudaEventElapsedTime");
     if (elapsed >= best) continue;
     best = elapsed;
-    made->algorithm = candidate.algo;
+    algorithm = candidate.algo;
   }
   if (best == std::numeric_limits<float>::infinity())
     throw error(fmt::format("cuBLASLt has no algorithm for {} rows, {} -> {}", output.rows(),
                             input.width(), output.width()));
-  return *products_.emplace(key, std::move(made)).first->second;
+  return algorithm;
 }
 
 }  // namespace troupe::gpu::cuda

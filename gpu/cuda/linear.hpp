@@ -15,7 +15,7 @@ namespace troupe::gpu::cuda {
 
 /// output = input * weight^T + bias by cuBLASLt. The algorithm of each shape is chosen by timing the
 /// library's candidates the first time the shape is met, which must be outside of a capture (a graph's
-/// warm-up run); from then on it is fixed.
+/// warm-up run); from then on it is fixed for all backends of the process.
 class library_linear {
  public:
   explicit library_linear(cudaStream_t stream);
@@ -31,13 +31,17 @@ class library_linear {
   arena_lease workspace() const { return workspace_.lease(); }
   const arena& memory() const { return workspace_; }
 
- private:
-  class product;  // descriptors and algorithm of one shape
   /// Everything that the choice may depend on: rows, in, out, strides, types, bias.
   using shape_key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, dtype, dtype, bool>;
 
+ private:
+  class product;  // descriptors and algorithm of one shape
+
   product& product_of(const shape_key& key, const tensor_view& output, const tensor_view& input,
                       const tensor_view& weight, const tensor_view& bias, bool capturing);
+
+  cublasLtMatmulAlgo_t fastest(const product& made, const tensor_view& output,
+                               const tensor_view& input, const tensor_view& weight) const;
 
   cudaStream_t stream_;
   cublasLtHandle_t handle_ = nullptr;

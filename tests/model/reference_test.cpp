@@ -99,11 +99,13 @@ answer play(runner_group& group, step_builder& builder, const staged_case& stage
   return result;
 }
 
-std::vector<float> pool_rows(const model::visual_pool& pool, int32_t level, int32_t first,
-                             int64_t count) {
-  const gpu::tensor_view rows = pool.view().at(level).slice_rows(first, count);
-  return {rows.as<float>(), rows.as<float>() + rows.elements()};
+std::vector<float> pool_rows(runner_group& group, int32_t level, int32_t first, int64_t count) {
+  return group.read(group.pool().view().at(level).slice_rows(first, count));
 }
+
+/// Whether a row's bits are those of a step of any other size. On GPUs the library chooses an algorithm for
+/// every bucket.
+bool bits_are_equal_in_all_buckets() { return tested_device() == gpu::device_kind::cpu; }
 
 /// What the reference recorded before `layer`. It records a layer's output before the deepstack
 /// rows are added; here they are added.
@@ -139,7 +141,7 @@ BOOST_DATA_TEST_CASE(visual_rows_equal_the_reference, all_checkpoints, checkpoin
       const auto name = example.name + (level == 0 ? std::string(".vision")
                                                    : ".deepstack." + std::to_string(level - 1));
       const auto& expected = set.tensors.at(name);
-      const auto found = pool_rows(group.pool(), level, first_pool_row, expected.shape.at(0));
+      const auto found = pool_rows(group, level, first_pool_row, expected.shape.at(0));
       BOOST_TEST_CONTEXT(name)
       BOOST_TEST(largest_difference(found, expected.values) < tolerance_f32);
       ++compared;
@@ -152,7 +154,7 @@ BOOST_DATA_TEST_CASE(hidden_states_equal_the_reference, all_checkpoints, checkpo
   const reference_set set = reference_of(checkpoint);
   runner_group group({.checkpoint = checkpoint});
   const auto& config = group.checkpoint().model;
-  const auto backend = gpu::make_cpu_operations({});
+  const auto backend = gpu::make_operations(group_options{.checkpoint = checkpoint}.backend_options());
   auto weights = model::load_text_weights(
       std::make_shared<const model::safetensors_folder>(fixtures() / checkpoint), config, 0, 1,
       [](int64_t, int64_t) {});
@@ -171,9 +173,9 @@ BOOST_DATA_TEST_CASE(hidden_states_equal_the_reference, all_checkpoints, checkpo
     for (int32_t layer = 0; layer < config.text.num_hidden_layers; ++layer) {
       backend->synchronize();
       const auto expected = expected_hidden(set, staged, layer);
-      const auto* found = text.residual().as<float>();
+      const auto found = group.read(text.residual().slice_rows(0, plan.num_tokens()));
       BOOST_TEST_CONTEXT(example.name << " before layer " << layer)
-      BOOST_TEST(largest_difference({found, found + expected.size()}, expected) < tolerance_f32);
+      BOOST_TEST(largest_difference(found, expected) < tolerance_f32);
       text.issue_layer(layer, plan.bucket_tokens);
       ++compared;
     }
@@ -194,7 +196,7 @@ BOOST_DATA_TEST_CASE(every_case_equals_the_reference_in_every_chunking, all_sett
       const answer found = play(group, builder, staged, chunk);
       if (chunk == whole_prompt) whole_logits = found.prompt_logits;
       BOOST_TEST_CONTEXT(example.name << " in chunks of " << chunk) {
-        BOOST_TEST((found.prompt_logits == whole_logits));  // to the last bit
+        if (bits_are_equal_in_all_buckets()) BOOST_TEST((found.prompt_logits == whole_logits));
         BOOST_TEST(largest_difference(found.prompt_logits,
                                       set.tensors.at(example.name + ".last_logits").values) <
                    tolerance_f32);
@@ -239,6 +241,7 @@ BOOST_DATA_TEST_CASE(all_cases_at_once_equal_the_reference, all_settings, settin
 BOOST_DATA_TEST_CASE(logits_are_the_same_bits_alone_and_in_a_mix,
                      boost::unit_test::data::make(all_checkpoints) * all_activations, checkpoint,
                      activation) {
+  if (!bits_are_equal_in_all_buckets()) return;
   const reference_set set = reference_of(checkpoint);
   runner_group group({.checkpoint = checkpoint, .activation = activation.type});
   step_builder builder(group.limits());
@@ -323,7 +326,7 @@ BOOST_DATA_TEST_CASE(deepstack_reaches_graphs_as_it_reaches_eager_runs, all_sett
     const gpu::tensor_view pool = group.pool().view();
     for (int64_t level = 1; level < pool.shape[0]; ++level) {
       const gpu::tensor_view rows = pool.at(level);
-      std::fill_n(rows.as<float>(), rows.elements(), 0.0F);
+      group.write(rows, std::vector<float>(static_cast<size_t>(rows.elements())));
     }
   };
   for (const auto& example : set.cases) {

@@ -2,9 +2,13 @@
 
 #include "config/ensure.hpp"
 #include "gpu/backend.hpp"
+#include "gpu/cuda_backend.hpp"
 #include "support/reference_set.hpp"
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
 #include <utility>
 
 namespace troupe::testing {
@@ -29,9 +33,23 @@ std::shared_ptr<const model::safetensors_folder> open_weights(const group_option
   return std::make_shared<const model::safetensors_folder>(fixtures() / options.checkpoint);
 }
 
+// Tells CTest that the test was skipped.
+constexpr int skipped_status = 77;
+
 void no_progress(int64_t, int64_t) {}
 
 }  // namespace
+
+gpu::device_kind tested_device() {
+  const char* name = std::getenv("TROUPE_TEST_DEVICE");
+  if (name == nullptr || std::string(name) != "cuda") return gpu::device_kind::cpu;
+  if (gpu::cuda_devices().empty()) {
+    std::puts("skipped: this machine has no CUDA device");
+    std::fflush(stdout);
+    std::quick_exit(skipped_status);
+  }
+  return gpu::device_kind::cuda;
+}
 
 plan::plan_limits reference_limits(const config::model_config& model) {
   plan::plan_limits limits;
@@ -79,7 +97,10 @@ runner_group::runner_group(const group_options& options)
 
 runner_group::~runner_group() {
   for (auto& rank : ranks_) rank->thread.call([&] { rank->runner.reset(); });
-  encoder_thread_.call([&] { encoder_.reset(); });
+  encoder_thread_.call([&] {
+    encoder_.reset();
+    copier_.reset();
+  });
 }
 
 model::visual_pool runner_group::map_pool(const group_options& options) const {
@@ -107,7 +128,7 @@ void runner_group::start_rank(int32_t rank, const group_options& options) {
 void runner_group::start_encoder(const group_options& options) {
   encoder_thread_.call([&] {
     const auto& model = checkpoint_.model;
-    gpu::use_device(options.backend_options());
+    copier_ = gpu::make_operations(options.backend_options());
     encoder_ = std::make_unique<model::vision_runner>(
         make_backend(options), model,
         model::load_vision_weights(open_weights(options), model, no_progress),
@@ -139,6 +160,22 @@ plan::step_result runner_group::run(const plan::step_plan& plan) {
 
 void runner_group::encode(const std::vector<model::encode_item>& items) {
   encoder_thread_.call([&] { encoder_->encode(items); });
+}
+
+std::vector<float> runner_group::read(const gpu::tensor_view& view) {
+  std::vector<float> values(static_cast<size_t>(view.elements()));
+  encoder_thread_.call([&] {
+    copier_->download(values.data(), view, view.span_bytes());
+    copier_->synchronize();
+  });
+  return values;
+}
+
+void runner_group::write(const gpu::tensor_view& view, const std::vector<float>& values) {
+  encoder_thread_.call([&] {
+    copier_->upload(view, values.data(), view.span_bytes());
+    copier_->synchronize();
+  });
 }
 
 std::vector<float> runner_group::logits(int32_t row) {

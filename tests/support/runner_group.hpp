@@ -22,14 +22,16 @@ namespace troupe::testing {
 /// Limits that hold all cases of a reference set at once, with several steps per long prompt.
 plan::plan_limits reference_limits(const config::model_config& model);
 
+/// What this run of the tests is about: the CPU, or CUDA if TROUPE_TEST_DEVICE is "cuda".
+gpu::device_kind tested_device();
+
 struct group_options {
   std::string checkpoint;  // folder below fixtures()
   int32_t tp_size = 1;
   gpu::dtype activation = gpu::dtype::f32;
   bool eager = false;
   std::chrono::milliseconds timeout{20'000};
-  /// cuda: all ranks share the first device.
-  gpu::device_kind device = gpu::device_kind::cpu;
+  gpu::device_kind device = tested_device();  // cuda: all ranks share the first one
   /// Makes the backend of a rank; empty: that of `device`.
   std::function<std::unique_ptr<gpu::operations>()> backend = {};
 
@@ -54,6 +56,10 @@ class runner_group {
   /// Runs it on one rank, and returns what comes of it there.
   std::future<plan::step_result> run_on(int32_t rank, const plan::step_plan& plan);
   void encode(const std::vector<model::encode_item>& items);
+
+  /// Values of f32 memory of the group, wherever it lies.
+  std::vector<float> read(const gpu::tensor_view& view);
+  void write(const gpu::tensor_view& view, const std::vector<float>& values);
 
   /// Logits of row `row` of the last step on rank 0.
   std::vector<float> logits(int32_t row);
@@ -91,6 +97,7 @@ class runner_group {
   std::unique_ptr<model::visual_pool> pool_;
   std::vector<std::unique_ptr<rank_state>> ranks_;
   std::vector<gpu::digest128> digests_;
+  std::unique_ptr<gpu::operations> copier_;  // lives on the encoder's thread, like the encoder
   std::unique_ptr<model::vision_runner> encoder_;
   worker_thread encoder_thread_;
 };
