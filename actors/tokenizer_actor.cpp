@@ -47,7 +47,7 @@ caf::result<prompt_prepared> prepare(const completion_request& request,
     if (auto refused = check_ids(request.prompt_ids, options)) return {nullptr, std::move(refused)};
     try {
       return {std::make_shared<const plan::prompt>(prompt_of(request, options)), std::nullopt};
-    } catch (const std::invalid_argument& mistake) {
+    } catch (const std::logic_error& mistake) {  // a conversation that contradicts itself or is too long
       return {nullptr, invalid_value(mistake.what())};
     }
   });

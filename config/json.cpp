@@ -73,6 +73,22 @@ const char* reason_of(simdjson::error_code code) {
   }
 }
 
+/// What a message shows of a key.
+std::string shown_key(std::string_view key) {
+  constexpr size_t shown_bytes_max = 64;
+  return key.size() > shown_bytes_max ? "a long key" : std::string(key);
+}
+
+/// Whether a token that the library did not take is an integer all the same: then it is too large.
+bool is_whole_number(std::string_view token) {
+  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+  if (token.starts_with('-')) token.remove_prefix(1);
+  const auto end = std::find_if_not(token.begin(), token.end(), digit);
+  const bool only_space_follows = std::all_of(
+      end, token.end(), [](char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; });
+  return end != token.begin() && token.front() != '0' && only_space_follows;
+}
+
 /// Builds nodes in one pass over the text and checks what the library does not: depth and unique
 /// keys. The library reports its own faults as simdjson_error.
 class tree_builder {
@@ -133,27 +149,51 @@ class tree_builder {
   }
 
   /// Not the library's get_number(): version 3.0 reads 123456789012345680.0 as 0 there.
-  static json_node read_number(simdjson::ondemand::value source) {
+  json_node read_number(simdjson::ondemand::value source) {
     if (!bool(source.is_integer())) return {double(source.get_double())};
     if (int64_t value = 0; !source.get_int64().get(value)) return {value};
     if (uint64_t value = 0; !source.get_uint64().get(value)) return {value};
-    throw simdjson::simdjson_error(simdjson::NUMBER_OUT_OF_RANGE);
+    if (!is_whole_number(source.raw_json_token()))
+      throw simdjson::simdjson_error(simdjson::NUMBER_ERROR);
+    const auto field = path();
+    throw json_error(
+        fmt::format("{}{} is an integer of more than 64 bits, expected at most 64", place(), field),
+        field);
+  }
+
+  /// Where the value lies that is being read.
+  std::string path() const {
+    std::string text;
+    for (const auto& step : path_) {
+      if (step.index >= 0)
+        text += fmt::format("[{}]", step.index);
+      else
+        text += (text.empty() ? "" : ".") + shown_key(step.key);
+    }
+    return text;
   }
 
   json_array read_array(simdjson::ondemand::array source, int32_t depth) {
     check_depth(depth);
     json_array elements;
-    for (auto element : source) elements.push_back(read(element.value(), depth));
+    path_.push_back({{}, -1});
+    for (auto element : source) {
+      ++path_.back().index;
+      elements.push_back(read(element.value(), depth));
+    }
+    path_.pop_back();
     return elements;
   }
 
   json_object read_object(simdjson::ondemand::object source, int32_t depth) {
     check_depth(depth);
     json_object members;
+    path_.push_back({{}, -1});
     for (auto field : source) {
-      const std::string_view key = field.unescaped_key();
+      const std::string_view key = path_.back().key = field.unescaped_key();
       members.emplace_back(key, read(field.value(), depth));
     }
+    path_.pop_back();
     check_unique(members);
     return members;
   }
@@ -169,15 +209,21 @@ class tree_builder {
     std::sort(keys.begin(), keys.end());
     const auto twice = std::adjacent_find(keys.begin(), keys.end());
     if (twice == keys.end()) return;
-    constexpr size_t shown_bytes_max = 64;
     std::string shown;
-    append_json_string(shown, twice->size() > shown_bytes_max ? "a long key" : *twice);
+    append_json_string(shown, shown_key(*twice));
     fail(fmt::format("an object has {} twice", shown));
   }
+
+  /// One step from a container to the value that is being read: a key, or an index from 0.
+  struct path_step {
+    std::string_view key;
+    int64_t index = -1;
+  };
 
   std::string_view text_;
   simdjson::ondemand::document& source_;
   const char* last_value_ = nullptr;
+  std::vector<path_step> path_;  // after a fault: where it was met
 };
 
 /// As Python's repr: the shortest digits that read back the same, always with a point or exponent.

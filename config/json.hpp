@@ -15,7 +15,14 @@ namespace troupe::config {
 /// known ("line 3, column 7: "), never a library's own words.
 class json_error : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  explicit json_error(const std::string& reason, std::string field = {})
+      : std::runtime_error(reason), field_(std::move(field)) {}
+
+  /// Path of a well-formed value that cannot be held ("stop_token_ids[2]"); empty for other faults.
+  const std::string& field() const noexcept { return field_; }
+
+ private:
+  std::string field_;
 };
 
 /// A parsed JSON value. Immutable, cheap to copy (shares the document). Depth is at most 64, text

@@ -124,7 +124,7 @@ class merger {
 
   void take_file(const fs::path& path) {
     try {
-      take_table(parse_toml(path), path, "");
+      take_table(parse_toml(path), path);
     } catch (const error& fault) {
       faults_.insert(faults_.end(), fault.faults().begin(), fault.faults().end());
     }
@@ -165,18 +165,40 @@ class merger {
     return "flag " + setting.description.flags.front();
   }
 
-  void take_table(const toml::table& table, const fs::path& file, const std::string& prefix) {
-    for (const auto& [name, node] : table) {
-      const auto key = prefix + std::string(name.str());
-      const auto place = place_of(file, name.source());
+  /// A key of the file outside the sections, or in one of them.
+  struct file_entry {
+    std::string key;  // dotted
+    toml::source_region place;
+    const toml::node* node = nullptr;
+  };
+
+  /// A table is sorted by key: faults are told in the order of the file.
+  static std::vector<file_entry> entries_in_order(const toml::table& root) {
+    std::vector<file_entry> entries;
+    for (const auto& [name, node] : root) {
+      const std::string key(name.str());
+      const auto* section = is_section(key) ? node.as_table() : nullptr;
+      if (section == nullptr) {
+        entries.push_back({key, name.source(), &node});
+        continue;
+      }
+      for (const auto& [member, value] : *section)
+        entries.push_back({key + "." + std::string(member.str()), member.source(), &value});
+    }
+    std::stable_sort(entries.begin(), entries.end(),
+                     [](const auto& a, const auto& b) { return a.place.begin < b.place.begin; });
+    return entries;
+  }
+
+  void take_table(const toml::table& root, const fs::path& file) {
+    for (const auto& [key, source, node] : entries_in_order(root)) {
+      const auto place = place_of(file, source);
       if (const auto* setting = find_key(key))
-        assign(*setting, value_of(node), place_of(file, node.source()), file.parent_path());
-      else if (!prefix.empty() || !is_section(key))
-        report_unknown(key, place);
-      else if (const auto* section = node.as_table())
-        take_table(*section, file, key + ".");
-      else
+        assign(*setting, value_of(*node), place_of(file, node->source()), file.parent_path());
+      else if (is_section(key))
         faults_.push_back(fmt::format("{}: {}: found a value, expected a table", place, key));
+      else
+        report_unknown(key, place);
     }
   }
 

@@ -36,6 +36,11 @@ std::variant<Request, api_error> parse_body(std::string_view body, Parse parse) 
     object_reader reader(config::parse_json(body), "");
     return parse(reader);
   } catch (const config::json_error& error) {
+    if (!error.field().empty()) {
+      auto fault = make_error(400, "invalid_value", error.what());
+      fault.param = error.field();
+      return fault;
+    }
     return make_error(400, "invalid_json",
                       std::string("the body is not valid JSON: ") + error.what());
   } catch (const request_fault& fault) {

@@ -218,6 +218,26 @@ BOOST_AUTO_TEST_CASE(all_faults_at_once) {
   BOOST_TEST(has("flag --isolation: parallel.isolation: found \"fiber\""));
 }
 
+BOOST_AUTO_TEST_CASE(faults_of_a_file_come_in_its_order) {
+  const sources source{
+      "zebra = 1\nhttp.port = 0\nmodel = 2\n[vision]\nmin_pixels = -1\napple = 1\n[limits]\nblock_size = "
+      "0\n[http2]\nhost = 1\n",
+      {},
+      {}};
+  const auto faults = source.faults();
+  const std::vector<std::string> places{"cluster.toml:1:1: unknown key zebra",
+                                        "cluster.toml:2:13: http.port",
+                                        "cluster.toml:3:1: model: found a value, expected a table",
+                                        "cluster.toml:5:14: vision.min_pixels",
+                                        "cluster.toml:6:1: unknown key vision.apple",
+                                        "cluster.toml:8:14: limits.block_size",
+                                        "cluster.toml:9:2: unknown key http2"};
+  BOOST_TEST_REQUIRE(faults.size() == places.size());
+  for (size_t i = 0; i < places.size(); ++i)
+    BOOST_TEST(faults[i].starts_with((source.folder.path() / places[i]).string()),
+               faults[i] << ", expected " << places[i]);
+}
+
 BOOST_AUTO_TEST_CASE(combinations_that_cannot_work) {
   BOOST_TEST(fault_of("[limits]\nmax_num_seqs = 64\nmax_num_batched_tokens = 32\n") ==
              "cluster.toml:3:26: limits.max_num_batched_tokens: found 32, expected at least "
