@@ -22,7 +22,9 @@ void take_token(self_pointer self, const scheduling::token_generated& generated)
   if (text.stopped()) return;
   config::ensure(generated.index == text.num_tokens(), "request {} got token {}, expected token {}",
                  generated.id, generated.index, text.num_tokens());
-  send_delta(self, text.push(generated.token, generated.logprobs));
+  auto delta = text.push(generated.token, generated.logprobs);
+  delta.usage = generated.usage;
+  send_delta(self, std::move(delta));
   if (text.stopped()) self->send(canceller, cancel_request{generated.id});
 }
 
@@ -39,9 +41,12 @@ void take_end(self_pointer self, const scheduling::request_ended& ended) {
   self->state.streams.erase(found);
   const auto& gateway = self->state.options.gateway;
 
-  if (ended.reason == end_reason::stop || ended.reason == end_reason::length)
-    send_delta(self, text.finish());
   const auto usage = usage_of(text, ended.usage);
+  if (ended.reason == end_reason::stop || ended.reason == end_reason::length) {
+    auto delta = text.finish();
+    delta.usage = usage;
+    send_delta(self, std::move(delta));
+  }
   const auto reason = text.stopped() ? end_reason::stop : ended.reason;
   switch (reason) {
     case end_reason::stop:

@@ -117,7 +117,7 @@ void gateway_core::submit(const submit_request& message) {
   const auto deadline = self_->clock().now() + options_.request_deadline;
   const auto id = request.id;
   watch(message.sink);
-  requests_.emplace(id, entry{message.request, message.sink, stage::preparing, deadline, nullptr});
+  requests_.emplace(id, entry{message.request, message.sink, stage::preparing, false, deadline, nullptr});
   self_->request(engine_->tokenizer, options_.request_deadline, prepare_prompt{message.request})
       .then([this, id](const prompt_prepared& prepared) { take_prompt(id, prepared); },
             [this, id](const caf::error& failure) { take_failure(id, "tokenizer", failure); });
@@ -183,6 +183,7 @@ void gateway_core::schedule(request_id id) {
       .then([this, id](const scheduling::admission_result& decision) { take_admission(id, decision); },
             [this, id](const caf::error& failure) { take_failure(id, "scheduler", failure); });
   request.prompt.reset();  // the scheduler's now
+  if (request.paused) self_->send(engine_->scheduler, pause_request{id});
 }
 
 void gateway_core::take_admission(request_id id, const scheduling::admission_result& admission) {
@@ -230,6 +231,18 @@ void gateway_core::cancel(request_id id) {
   cancel_work(id);
   // A scheduled request ends when the planner says so; before that nobody else knows of it.
   if (!scheduled) end(request_cancelled{id});
+}
+
+void gateway_core::pause(request_id id) {
+  auto* request = find(id);
+  if (request == nullptr || std::exchange(request->paused, true)) return;
+  if (request->at == stage::scheduled) self_->send(engine_->scheduler, pause_request{id});
+}
+
+void gateway_core::resume(request_id id) {
+  auto* request = find(id);
+  if (request == nullptr || !std::exchange(request->paused, false)) return;
+  if (request->at == stage::scheduled) self_->send(engine_->scheduler, resume_request{id});
 }
 
 void gateway_core::cancel_work(request_id id) {
@@ -404,6 +417,8 @@ inner_gateway_actor::behavior_type gateway(
   return {
       [core](const submit_request& message) { core->submit(message); },
       [core](const cancel_request& message) { core->cancel(message.id); },
+      [core](const pause_request& message) { core->pause(message.id); },
+      [core](const resume_request& message) { core->resume(message.id); },
       [core](get_status) { return core->status(); },
       [core](const tokenize_text& message) { return core->tokenize(message); },
       [core](const detokenize_ids& message) { return core->detokenize(message); },

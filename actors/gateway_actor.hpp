@@ -38,6 +38,8 @@ class gateway_core {
 
   void submit(const submit_request& message);
   void cancel(request_id id);
+  void pause(request_id id);
+  void resume(request_id id);
   void assemble(const engine_assembled& parts);
   void change_phase(const phase_changed& change);
   void forward(const text_delta& delta);
@@ -62,6 +64,7 @@ class gateway_core {
     std::shared_ptr<const completion_request> request;
     caf::actor sink;
     stage at = stage::preparing;
+    bool paused = false;
     scheduling::time_point deadline;
     std::shared_ptr<const plan::prompt> prompt;
   };

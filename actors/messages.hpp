@@ -47,6 +47,14 @@ struct submit_request {
 struct cancel_request {
   request_id id = 0;
 };
+/// The client does not take what it was sent: nothing more is generated for it, and it holds no place among
+/// those that run, until it is resumed. A few tokens may still be on their way. Deadlines stay in force.
+struct pause_request {
+  request_id id = 0;
+};
+struct resume_request {
+  request_id id = 0;
+};
 
 /// One or more tokens that became text. `text` is whole UTF-8 and may be empty (held back, special).
 struct delta_token {
@@ -58,6 +66,7 @@ struct text_delta {
   request_id id = 0;
   std::string text;
   std::vector<delta_token> tokens;
+  scheduling::usage_counts usage = {};  // up to here, tokens included whose text is held back
 };
 enum class finish_reason : uint8_t { stop, length };
 struct request_finished {
@@ -88,6 +97,8 @@ struct request_cancelled {
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::submit_request)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::cancel_request)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::pause_request)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::resume_request)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::text_delta)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::request_finished)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::request_rejected)
@@ -145,6 +156,7 @@ namespace troupe::actors {
 /// The engine's front door: everything that serves clients talks to this interface alone.
 using gateway_actor =
     caf::typed_actor<caf::reacts_to<submit_request>, caf::reacts_to<cancel_request>,
+                     caf::reacts_to<pause_request>, caf::reacts_to<resume_request>,
                      caf::replies_to<get_status>::with<engine_status>,
                      caf::replies_to<tokenize_text>::with<tokenized>,
                      caf::replies_to<detokenize_ids>::with<detokenized>>;

@@ -56,6 +56,16 @@ void scheduler_core::cancel(request_id id) {
   advance();
 }
 
+void scheduler_core::pause(request_id id) {
+  planner_.pause(id);
+  advance();
+}
+
+void scheduler_core::resume(request_id id) {
+  planner_.resume(id);
+  advance();
+}
+
 void scheduler_core::tick() {
   ticking_ = false;
   planner_.expire(now());
@@ -234,6 +244,8 @@ scheduler_actor::behavior_type scheduler(scheduler_actor::stateful_pointer<sched
   return {
       [core](const schedule_request& message) { return core->submit(message); },
       [core](const cancel_request& message) { core->cancel(message.id); },
+      [core](const pause_request& message) { core->pause(message.id); },
+      [core](const resume_request& message) { core->resume(message.id); },
       [core](const group_ready& group) { core->use_group(group); },
       [core](const group_lost& lost) { core->lose_group(lost); },
       [core](get_scheduler_statistics) { return core->statistics(); },

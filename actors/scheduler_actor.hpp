@@ -35,6 +35,8 @@ class scheduler_core {
 
   scheduling::admission_result submit(const schedule_request& message);
   void cancel(request_id id);
+  void pause(request_id id);
+  void resume(request_id id);
   void use_group(const group_ready& group);
   void lose_group(const group_lost& lost);
   void tick();

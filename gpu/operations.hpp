@@ -91,11 +91,11 @@ class operations {
   /// Never recorded. `source` may be changed once `synchronize` returned. (Here and in `download`: host
   /// memory, where the copy is done at once.)
   virtual void upload(tensor_view destination, const void* source, int64_t bytes) {
-    std::memcpy(destination.data, source, static_cast<size_t>(bytes));
+    if (bytes > 0) std::memcpy(destination.data, source, static_cast<size_t>(bytes));
   }
   /// Copies the first `bytes` of `source` to host memory, after operations issued earlier.
   virtual void download(void* destination, tensor_view source, int64_t bytes) {
-    std::memcpy(destination, source.data, static_cast<size_t>(bytes));
+    if (bytes > 0) std::memcpy(destination, source.data, static_cast<size_t>(bytes));
   }
 
   /// Host memory that `upload` and `download` are fastest with (pinned, where there is a device). Not

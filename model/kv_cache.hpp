@@ -4,6 +4,7 @@
 #include "model/arena_builder.hpp"
 #include "model/plan/step_plan.hpp"
 
+#include <cstddef>
 #include <vector>
 
 namespace troupe::model {
@@ -15,12 +16,16 @@ class kv_cache {
            int32_t head_dim, const plan::plan_limits& limits);
 
   const gpu::paged_kv& layer(int32_t index) const { return layers_[static_cast<size_t>(index)]; }
+  /// Zeroes the keys and values of block `block` in all layers, before operations issued later.
+  void clear(gpu::operations& backend, int32_t block) const;
+
   const gpu::arena& arena() const { return arena_; }
   gpu::arena& arena() { return arena_; }
 
  private:
   std::vector<gpu::paged_kv> layers_;
   gpu::arena arena_;
+  std::vector<std::byte> zeros_;  // of the keys of one block of one layer
 };
 
 }  // namespace troupe::model

@@ -114,6 +114,7 @@ plan::step_result model_runner::run(const plan::step_plan& plan) {
   auto& self = *state_;
   config::ensure(self.graphs.has_value(), "a step is run before graphs are captured");
   self.refuse_if_faulty(plan);
+  for (const int32_t block : plan.cleared_blocks) self.model.clear_block(block);
   self.inputs.load(*self.backend, plan);
   const auto start = std::chrono::steady_clock::now();
   self.graphs->run(plan.bucket_tokens);

@@ -52,7 +52,8 @@ void answer::push(int32_t index, const actors::text_delta& delta) {
   config::ensure(!choice.reason, "choice {} got text after its end", index);
   started_ = true;
   if (choice.parser.in_reasoning())
-    usage_.reasoning_tokens += static_cast<int64_t>(delta.tokens.size());
+    choice.usage.reasoning_tokens += static_cast<int64_t>(delta.tokens.size());
+  note_usage(index, delta.usage);
   add_tokens(choice, delta);
   add_pieces(choice, choice.parser.push(delta.text));
   choice.text_length += delta.text.size();
@@ -66,11 +67,26 @@ void answer::finish(int32_t index, actors::finish_reason reason,
   add_pieces(choice, choice.parser.finish());
   choice.reason = reason;
   ++num_finished_;
+  note_usage(index, usage);
   usage_.completion_tokens += usage.completion_tokens;
+  usage_.reasoning_tokens += choice.usage.reasoning_tokens;
   if (index % options_.choices_per_prompt != 0) return;
   usage_.prompt_tokens += usage.prompt_tokens;
   usage_.cached_tokens += usage.cached_tokens;
   usage_.visual_tokens += usage.visual_tokens;
+}
+
+void answer::note_usage(int32_t index, const scheduling::usage_counts& usage) {
+  const int32_t first = index - index % options_.choices_per_prompt;
+  for (int32_t i = first; i < first + options_.choices_per_prompt; ++i) {
+    auto& known = choices_[static_cast<size_t>(i)].usage;
+    if (i != index && known.prompt_tokens > 0) continue;  // else it opens before its own first token
+    known.prompt_tokens = usage.prompt_tokens;
+    known.visual_tokens = usage.visual_tokens;
+    if (i != index) continue;
+    known.cached_tokens = usage.cached_tokens;
+    known.completion_tokens = usage.completion_tokens;
+  }
 }
 
 void answer::add_pieces(choice_state& choice, std::vector<answer_piece> pieces) {
@@ -141,7 +157,7 @@ void answer::open_choices(std::string& out) {
     begin_frame(out, i);
     out += R"("delta":{"role":"assistant","content":""})";
     append_prompt_ids(out, i);
-    end_frame(out, nullptr, "");
+    end_frame(out, i, nullptr, "");
   }
 }
 
@@ -170,7 +186,7 @@ void answer::append_delta_frame(std::string& out, int32_t index) {
     out += R"("text":)";
     append_text(out, choice.content);
   }
-  end_frame(out, &choice, "");
+  end_frame(out, index, &choice, "");
   choice.content.clear();
   choice.reasoning.clear();
   choice.logprobs.clear();
@@ -186,7 +202,7 @@ void answer::append_call_frame(std::string& out, int32_t index) {
     append_call(out, choice.calls[i], index, choice.num_calls_sent++);
   }
   out += "]}";
-  end_frame(out, nullptr, "");
+  end_frame(out, index, nullptr, "");
   choice.calls.clear();
 }
 
@@ -194,7 +210,7 @@ void answer::append_end_frame(std::string& out, int32_t index) {
   auto& choice = choices_[static_cast<size_t>(index)];
   begin_frame(out, index);
   out += options_.chat ? R"("delta":{})" : R"("text":"")";
-  end_frame(out, nullptr, reason_name(choice));
+  end_frame(out, index, nullptr, reason_name(choice));
   choice.end_sent = true;
 }
 
@@ -210,14 +226,18 @@ void answer::begin_frame(std::string& out, int32_t index) const {
   fmt::format_to(std::back_inserter(out), R"({{"index":{},)", index);
 }
 
-void answer::end_frame(std::string& out, const choice_state* source,
+void answer::end_frame(std::string& out, int32_t index, const choice_state* source,
                        std::string_view reason) const {
   append_extras(out, source);
   if (reason.empty())
-    out += R"(,"finish_reason":null}]})";
+    out += R"(,"finish_reason":null}])";
   else
-    fmt::format_to(std::back_inserter(out), R"(,"finish_reason":"{}"}}]}})", reason);
-  out += "\n\n";
+    fmt::format_to(std::back_inserter(out), R"(,"finish_reason":"{}"}}])", reason);
+  if (options_.continuous_usage) {
+    out += R"(,"usage":)";
+    append_usage(out, choices_[static_cast<size_t>(index)].usage);
+  }
+  out += "}\n\n";
 }
 
 /// Log-probabilities and token ids; `source` is null where a choice has none to give.

@@ -22,7 +22,8 @@ struct answer_options {
   std::string model;
   int32_t num_choices = 1;
   int32_t choices_per_prompt = 1;
-  bool include_usage = false;  // as the last chunk of a stream
+  bool include_usage = false;     // as the last chunk of a stream
+  bool continuous_usage = false;  // in every chunk, of its choice up to there
   bool logprobs = false;
   bool return_token_ids = false;
   answer_parser::settings parsing;  // chat only
@@ -84,6 +85,7 @@ class answer {
     logprob_text logprobs;
     std::string token_ids;   // joined by commas
     size_t text_length = 0;  // of all text so far, for the offsets of tokens
+    answer_usage usage;      // so far
     int32_t num_calls_sent = 0;
     bool called = false;
     bool end_sent = false;
@@ -100,7 +102,9 @@ class answer {
   void append_end_frame(std::string& out, int32_t index);
   void append_usage_frame(std::string& out) const;
   void begin_frame(std::string& out, int32_t index) const;
-  void end_frame(std::string& out, const choice_state* source, std::string_view reason) const;
+  void end_frame(std::string& out, int32_t index, const choice_state* source,
+                 std::string_view reason) const;
+  void note_usage(int32_t index, const scheduling::usage_counts& usage);
 
   void append_message(std::string& out, int32_t index) const;
   void append_extras(std::string& out, const choice_state* source) const;

@@ -63,6 +63,7 @@ answer_options make_answer_options(const server_context& context, const generati
   made.choices_per_prompt = options.num_choices;
   made.num_choices = options.num_choices * num_prompts;
   made.include_usage = options.include_usage;
+  made.continuous_usage = options.continuous_usage;
   made.logprobs = options.sampling.num_logprobs >= 0;
   made.return_token_ids = options.return_token_ids;
   made.style = {chat, options.tokens_as_ids, context.model->token_bytes};
@@ -148,6 +149,7 @@ class answer_stream {
     }
     ended_ = work_.over();  // then the frames end with [DONE]
     co_await send(frames);
+    work_.client_caught_up();
   }
 
   asio::awaitable<void> keep_alive() {

@@ -89,6 +89,14 @@ void engine_link::cancel(actors::request_id id) {
   if (alive()) caf::anon_send(gateway_, actors::cancel_request{id});
 }
 
+void engine_link::pause(actors::request_id id) {
+  if (alive()) caf::anon_send(gateway_, actors::pause_request{id});
+}
+
+void engine_link::resume(actors::request_id id) {
+  if (alive()) caf::anon_send(gateway_, actors::resume_request{id});
+}
+
 void engine_link::forget(actors::request_id id) {
   listeners_.erase(id);
 }

@@ -47,6 +47,9 @@ class engine_link {
   /// `listener` stays until the request's end or `forget`.
   void submit(std::shared_ptr<const actors::completion_request> request, engine_listener& listener);
   void cancel(actors::request_id id);
+  /// Stops and continues what the engine generates for a request.
+  void pause(actors::request_id id);
+  void resume(actors::request_id id);
   void forget(actors::request_id id);
 
   /// Questions to the engine; nullopt if it does not answer in `timeout`.

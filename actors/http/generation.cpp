@@ -117,14 +117,29 @@ void generation::on_text(const actors::text_delta& event) {
   const auto choice = index_of(event.id);
   observe_times(static_cast<size_t>(choice), event.tokens.size());
   answer_.push(choice, event);
-  if (pending_bytes_max_ && answer_.pending_bytes() > *pending_bytes_max_) {
+  if (pending_bytes_max_) hold_back();
+  if (!over()) notify();
+}
+
+void generation::hold_back() {
+  const auto pending = answer_.pending_bytes();
+  if (pending > *pending_bytes_max_) {
     metrics_.count_stalled();
     return fail(engine_fault(
         408, "client_too_slow",
-        fmt::format("{} bytes wait for a client that does not read, at most {} are held",
-                    answer_.pending_bytes(), *pending_bytes_max_)));
+        fmt::format("{} bytes wait for a client that does not read, at most {} are held", pending,
+                    *pending_bytes_max_)));
   }
-  notify();
+  if (pending <= *pending_bytes_max_ / 2 || std::exchange(paused_, true)) return;
+  metrics_.count_paused();
+  for (size_t i = 0; i < choices_.size(); ++i)
+    if (running_[i]) link_.pause(choices_[i]->id);
+}
+
+void generation::client_caught_up() {
+  if (!std::exchange(paused_, false)) return;
+  for (size_t i = 0; i < choices_.size(); ++i)
+    if (running_[i]) link_.resume(choices_[i]->id);
 }
 
 void generation::on_finished(const actors::request_finished& event) {

@@ -25,7 +25,8 @@ class generation final : public engine_listener {
   using choice_list = std::vector<std::shared_ptr<const actors::completion_request>>;
 
   /// `arrived` is when the HTTP request did. Streams hold at most `pending_bytes_max` of text for a
-  /// client that does not read: beyond that the request ends.
+  /// client that does not read: at half of that the engine pauses the request until the client has
+  /// read, and should what was on its way nevertheless fill the rest, the request ends.
   generation(engine_link& link, server_metrics& metrics, answer_options options,
              choice_list choices, clock::time_point arrived,
              std::optional<size_t> pending_bytes_max);
@@ -36,6 +37,8 @@ class generation final : public engine_listener {
   void start();
   /// Ends the request for the given reason; without effect when it is over.
   void fail(api_error error);
+  /// The client has taken everything that was written so far.
+  void client_caught_up();
   /// The client left: nobody wants to know how it ends.
   void abandon();
 
@@ -60,6 +63,7 @@ class generation final : public engine_listener {
   void observe_times(size_t choice, size_t tokens);
   void count_end();
   void cancel_running();
+  void hold_back();
   void notify();
 
   engine_link& link_;
@@ -73,6 +77,7 @@ class generation final : public engine_listener {
   std::optional<size_t> pending_bytes_max_;
   std::optional<api_error> error_;
   bool abandoned_ = false;
+  bool paused_ = false;
   bool changed_ = false;
   std::optional<boost::asio::steady_timer> wake_;
 };

@@ -141,8 +141,10 @@ void read_streaming(object_reader& request, generation_options& options) {
   auto stream_options = request.object("stream_options");
   if (!stream_options) return;
   options.include_usage = stream_options->boolean("include_usage").value_or(false);
-  // Usage before the end would need counts that only the end brings; the last chunk has them.
-  stream_options->tolerate({"continuous_usage_stats", "include_obfuscation"});
+  // As vLLM: usage in every chunk is asked for on top of usage at the end.
+  const auto continuous = stream_options->boolean("continuous_usage_stats").value_or(false);
+  options.continuous_usage = options.include_usage && continuous;
+  stream_options->tolerate({"include_obfuscation"});
 }
 
 /// `best_of` asks for more choices than are returned; only the case where it does not is served.

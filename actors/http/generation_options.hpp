@@ -23,6 +23,7 @@ struct generation_options {
   int32_t num_choices = 1;
   bool stream = false;
   bool include_usage = false;
+  bool continuous_usage = false;
   bool return_token_ids = false;
   bool tokens_as_ids = false;         // log-probability tokens as "token_id:17"
   std::vector<std::string> warnings;  // one per unknown field

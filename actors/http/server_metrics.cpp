@@ -53,6 +53,8 @@ void write_engine(prometheus_writer& out, const actors::engine_status& engine, i
              "num_requests_waiting_by_reason"},
             {{{{"reason", "capacity"}}, static_cast<double>(planner.waiting)},
              {{{"reason", "media"}}, static_cast<double>(planner.waiting_for_media)}});
+  out.gauge({"requests_paused", "Requests whose client has not read what it was sent."},
+            planner.paused);
   out.gauge({"kv_cache_usage_ratio", "Share of the KV blocks that requests hold, 0 to 1.",
              "kv_cache_usage_perc"},
             ratio(planner.blocks_held, planner.blocks_total));
@@ -179,6 +181,8 @@ void server_metrics::write_requests(prometheus_writer& out) const {
               static_cast<double>(cancelled_));
   out.counter({"request_stalled_total", "Streams ended because their client did not read."},
               static_cast<double>(stalled_));
+  out.counter({"request_paused_total", "Pauses of streams until their client had read."},
+              static_cast<double>(paused_));
   out.counter({"unknown_request_fields_total", "Request fields that no one here knows."},
               static_cast<double>(unknown_fields_));
   out.counter({"images_total", "Pictures in requests."}, static_cast<double>(pictures_));

@@ -31,6 +31,7 @@ class server_metrics {
   void count_failed(std::string_view code) { ++failed_[std::string(code)]; }
   void count_cancelled() { ++cancelled_; }
   void count_stalled() { ++stalled_; }
+  void count_paused() { ++paused_; }
   void count_answer(const answer_usage& usage, double seconds, double seconds_after_first);
 
   /// The page of /metrics. `connections` are those open now.
@@ -46,7 +47,7 @@ class server_metrics {
       http_;                                 // method, status, handler
   std::map<std::string, int64_t> finished_;  // by reason
   std::map<std::string, int64_t> failed_;    // by error code
-  int64_t cancelled_ = 0, stalled_ = 0, unknown_fields_ = 0;
+  int64_t cancelled_ = 0, stalled_ = 0, paused_ = 0, unknown_fields_ = 0;
   int64_t prompt_tokens_ = 0, generated_tokens_ = 0;
   int64_t pictures_ = 0, video_frames_ = 0;
   histogram http_seconds_, first_token_, inter_token_, per_token_, whole_request_;

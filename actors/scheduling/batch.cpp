@@ -138,7 +138,7 @@ bool step_planner::state::fits_adjustments(request_state& request) {
 }
 
 plan::step_plan step_planner::state::launch() {
-  auto plan = write_step(draft.chunks, limits.plan, epoch, ++step);
+  auto plan = write_step(draft.chunks, pool.take_blocks_to_clear(), limits.plan, epoch, ++step);
   for (const auto& part : draft.chunks) {
     auto& request = *part.request;
     request.planned_tokens += part.num_tokens;
@@ -277,6 +277,10 @@ request_state* step_planner::state::youngest_preemptible(uint64_t younger_than) 
 void step_planner::state::preempt(request_state& request) {
   ++request.preemptions;
   ++totals.preemptions;
+  stop_running(request);
+}
+
+void step_planner::state::stop_running(request_state& request) {
   request.phase = request_phase::preempted;
   if (draft.first_for_adjustments == &request) draft.first_for_adjustments = nullptr;
   std::erase(running, &request);

@@ -35,6 +35,8 @@ std::string step_planner::state::check_request(const request_state& r) const {
                        r.sampling.max_tokens);
   if ((r.media == media_state::wanted) != (r.phase == request_phase::waiting_for_media))
     return "its phase contradicts whether its rows were asked for";
+  if (r.phase == request_phase::paused && (!r.wants_pause || r.media != media_state::none))
+    return "it is paused without a wish to, or with visual rows";
   if (!r.pool_rows.empty() != (r.media == media_state::held))
     return fmt::format("{} pool rows, but rows are {}", r.pool_rows.size(),
                        r.media == media_state::held ? "held" : "not held");

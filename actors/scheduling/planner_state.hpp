@@ -35,6 +35,8 @@ struct step_planner::state {
   bool media_ready(request_id id, std::vector<int32_t>&& rows);
   void media_failed(request_id id, const std::string& why);
   void cancel(request_id id);
+  void pause(request_id id);
+  void resume(request_id id);
   void expire(time_point now);
   bool complete(const plan::step_result& result);
   void reset(uint64_t new_epoch);
@@ -55,6 +57,8 @@ struct step_planner::state {
   void settle(request_state& request);
   void destroy(request_state& request);
   void replay(request_state& request);
+  /// Where a request goes that holds no blocks: aside if it is to pause, else in line.
+  void line_up(request_state& request);
 
   // -- the next step (batch.cpp) -----------------------------------------------------------------
   std::optional<plan::step_plan> plan_step();
@@ -85,6 +89,8 @@ struct step_planner::state {
   void make_room(request_state& request);
   bool grow(request_state& request, int32_t num_tokens);
   void preempt(request_state& request);
+  /// Out of the running ones; its blocks follow when no step in flight touches them.
+  void stop_running(request_state& request);
   request_state* youngest_preemptible(uint64_t younger_than);
   bool is_protected(const request_state& request) const;
   bool is_oldest(const request_state& request) const;

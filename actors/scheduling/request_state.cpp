@@ -29,6 +29,8 @@ std::string_view to_string(request_phase phase) {
       return "running";
     case request_phase::preempted:
       return "preempted";
+    case request_phase::paused:
+      return "paused";
     case request_phase::ended:
       return "ended";
   }

@@ -16,6 +16,7 @@ enum class request_phase : uint8_t {
   waiting,            // could run; holds no blocks
   running,            // holds blocks
   preempted,          // lost its turn; its blocks stay until no step in flight touches them
+  paused,             // its client does not read; holds neither blocks nor rows
   ended               // its end was reported; stays until no step in flight touches it
 };
 std::string_view to_string(request_phase phase);
@@ -43,6 +44,7 @@ struct request_state {
   media_state media = media_state::none;
   bool postponed =
       false;  // its adjustments did not fit a step; the oldest such goes first in the next
+  bool wants_pause = false;  // paused, or preempted on the way there
   int32_t preemptions = 0;
   int32_t replays = 0;
 

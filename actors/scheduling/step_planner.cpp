@@ -157,7 +157,8 @@ bool step_planner::state::take_token(request_state& request, const plan::step_re
                                       .token = token,
                                       .logprobs = place < result.logprobs.size()
                                                       ? result.logprobs[place]
-                                                      : plan::token_logprobs{}});
+                                                      : plan::token_logprobs{},
+                                      .usage = request.usage()});
   if (request.stops_at(token))
     end(request, end_reason::stop);
   else if (request.generated_tokens() == request.sampling.max_tokens)
@@ -169,6 +170,31 @@ bool step_planner::state::take_token(request_state& request, const plan::step_re
 
 void step_planner::state::cancel(request_id id) {
   if (auto* request = find(id)) end(*request, end_reason::cancelled);
+}
+
+void step_planner::state::pause(request_id id) {
+  auto* request = find(id);
+  if (request == nullptr || request->wants_pause) return;
+  request->wants_pause = true;
+  if (request->phase == request_phase::running) {
+    stop_running(*request);
+  } else if (request->phase != request_phase::preempted) {
+    line.erase(request->arrival);
+    line_up(*request);
+  }
+}
+
+void step_planner::state::resume(request_id id) {
+  auto* request = find(id);
+  if (request == nullptr || !request->wants_pause) return;
+  request->wants_pause = false;
+  if (request->phase == request_phase::paused) line_up(*request);
+}
+
+void step_planner::state::line_up(request_state& request) {
+  if (!request.wants_pause) return enqueue(request);
+  give_back_media(request);
+  request.phase = request_phase::paused;
 }
 
 void step_planner::state::expire(time_point now) {
@@ -203,7 +229,7 @@ void step_planner::state::settle(request_state& request) {
     line.erase(request.arrival);
     request.blocks.release(pool);
     request.planned_tokens = request.computed_tokens = 0;
-    enqueue(request);
+    line_up(request);
   }
 }
 
@@ -241,7 +267,7 @@ void step_planner::state::replay(request_state& request) {
           request, end_reason::failed,
           fmt::format("lost its shards {} times, limit {}", request.replays, limits.max_replays));
   }
-  enqueue(request);
+  line_up(request);
 }
 
 planner_statistics step_planner::state::statistics() const {
@@ -251,6 +277,10 @@ planner_statistics step_planner::state::statistics() const {
   for (const auto& [arrival, request] : requests) {
     const auto phase = request->phase;
     if (phase == request_phase::running || phase == request_phase::ended) continue;
+    if (phase == request_phase::paused) {
+      ++now.paused;
+      continue;
+    }
     now.waiting_for_media += phase == request_phase::waiting_for_media;
     now.waiting_tokens += request->prompt_tokens;
   }
@@ -278,6 +308,12 @@ void step_planner::media_failed(request_id id, const std::string& why) {
 }
 void step_planner::cancel(request_id id) {
   state_->cancel(id);
+}
+void step_planner::pause(request_id id) {
+  state_->pause(id);
+}
+void step_planner::resume(request_id id) {
+  state_->resume(id);
 }
 void step_planner::expire(time_point now) {
   state_->expire(now);

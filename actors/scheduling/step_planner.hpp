@@ -76,6 +76,7 @@ struct token_generated {
   int32_t index = 0;  // 0-based, gap-free over preemptions and replays
   int32_t token = 0;
   plan::token_logprobs logprobs;
+  usage_counts usage = {};  // up to this token
 };
 struct request_ended {
   request_id id;
@@ -87,7 +88,7 @@ struct request_ended {
 using planner_event = std::variant<want_media, release_media, token_generated, request_ended>;
 
 struct planner_statistics {
-  int32_t waiting = 0, waiting_for_media = 0, running = 0;
+  int32_t waiting = 0, waiting_for_media = 0, running = 0, paused = 0;
   int64_t waiting_tokens = 0;
   int32_t blocks_total = 0, blocks_free = 0, blocks_cached = 0, blocks_held = 0;
   int64_t preemptions = 0, replays = 0, steps = 0;
@@ -117,6 +118,9 @@ struct planner_statistics {
 /// A request whose next block an older one is computing waits for it: equal prompts are computed
 /// once.
 ///
+/// A paused request is out of all lines and holds nothing, so that nobody waits for its client; its
+/// blocks stay in the prefix cache as long as no other needs them. It comes back at its old place.
+///
 /// Blocks and visual rows are given back only after every step in flight that touches them is
 /// complete, also when the request ended long before.
 class step_planner {
@@ -131,6 +135,10 @@ class step_planner {
   void media_failed(request_id id, const std::string& why);
   /// Ends the request as cancelled; unknown and ended ids have no effect.
   void cancel(request_id id);
+  /// No more tokens for this request, but those of steps in flight, until it is resumed. Unknown and
+  /// ended ids have no effect.
+  void pause(request_id id);
+  void resume(request_id id);
   /// Ends everything past its deadline.
   void expire(time_point now);
 

@@ -3,6 +3,7 @@
 #include "config/ensure.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace troupe::scheduling {
 namespace {
@@ -106,9 +107,10 @@ void write_row(plan::step_plan& plan, const chunk& part, int32_t offset) {
 
 }  // namespace
 
-plan::step_plan write_step(std::span<const chunk> chunks, const plan::plan_limits& limits,
-                           uint64_t epoch, uint64_t step) {
+plan::step_plan write_step(std::span<const chunk> chunks, std::vector<int32_t> cleared_blocks,
+                           const plan::plan_limits& limits, uint64_t epoch, uint64_t step) {
   plan::step_plan plan;
+  plan.cleared_blocks = std::move(cleared_blocks);
   plan.epoch = epoch;
   plan.step = step;
   reserve(plan, chunks, limits.block_size);

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace troupe::scheduling {
 
@@ -18,8 +19,8 @@ struct chunk {
 };
 
 /// Writes the step of `chunks`, digest included. The requests' blocks cover their chunks; their
-/// counters are those before the step.
-plan::step_plan write_step(std::span<const chunk> chunks, const plan::plan_limits& limits,
-                           uint64_t epoch, uint64_t step);
+/// counters are those before the step. `cleared_blocks` are zeroed first.
+plan::step_plan write_step(std::span<const chunk> chunks, std::vector<int32_t> cleared_blocks,
+                           const plan::plan_limits& limits, uint64_t epoch, uint64_t step);
 
 }  // namespace troupe::scheduling

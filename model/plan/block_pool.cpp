@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace troupe::plan {
 
@@ -22,6 +23,7 @@ void block_pool::reset() {
   prefixes_.clear();
   num_cached_ = 0;
   free_.clear();
+  to_clear_.clear();
   for (int32_t block = num_total(); block >= 1; --block) free_.push_back(block);
 }
 
@@ -51,6 +53,7 @@ void block_pool::release(int32_t block) {
   auto& state = blocks_[index(block)];
   config::ensure(state.holders > 0, "block {} released, but nobody holds it", block);
   if (--state.holders > 0) return;
+  if (std::exchange(state.withdrawn, false)) to_clear_.push_back(block);
   if (prefixes_.published(block))
     append_cached(block);
   else
@@ -60,12 +63,14 @@ void block_pool::release(int32_t block) {
 std::optional<prefix_link> block_pool::publish(int32_t block, prefix_link prefix, const digest& key,
                                                const block_content& content) {
   config::ensure(holders(block) > 0, "block {} published, but nobody holds it", block);
+  if (blocks_[index(block)].withdrawn) return std::nullopt;
   return prefixes_.publish(block, prefix, key, content);
 }
 
 void block_pool::withdraw(int32_t block) {
   config::ensure(holders(block) > 0, "block {} withdrawn, but nobody holds it", block);
   prefixes_.withdraw(block);
+  blocks_[index(block)].withdrawn = true;
 }
 
 bool block_pool::cached(int32_t block) const {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace troupe::plan {
@@ -34,8 +35,12 @@ class block_pool {
   /// Makes a held block findable: see prefix_index::publish.
   std::optional<prefix_link> publish(int32_t block, prefix_link prefix, const digest& key,
                                      const block_content& content);
-  /// Takes a held block's content out of the prefix cache for good (it may be wrong).
+  /// Takes a held block's content out of the prefix cache for good (it may be wrong). It is not
+  /// published again, and goes to `take_blocks_to_clear` with its last holder.
   void withdraw(int32_t block);
+  /// Withdrawn blocks that became free since the last call: whoever runs the next step zeroes them
+  /// first.
+  std::vector<int32_t> take_blocks_to_clear() { return std::exchange(to_clear_, {}); }
   /// Everything is free and nothing is published: the memory behind the blocks is new.
   void reset();
 
@@ -59,6 +64,7 @@ class block_pool {
     int32_t holders = 0;
     int32_t previous = 0;
     int32_t next = 0;
+    bool withdrawn = false;  // its content is not to be trusted
   };
 
   static size_t index(int32_t block) { return static_cast<size_t>(block); }
@@ -68,6 +74,7 @@ class block_pool {
 
   std::vector<block_state> blocks_;  // [num_blocks]
   std::vector<int32_t> free_;        // a stack
+  std::vector<int32_t> to_clear_;
   int32_t num_cached_ = 0;
   prefix_index prefixes_;
 };

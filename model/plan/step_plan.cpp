@@ -23,7 +23,7 @@ static_assert(sizeof(logit_adjustment) == 5 * 4);
 
 digest compute_digest(const step_plan& plan) {
   // All lengths come before the first array, so that no two plans share a byte stream.
-  const std::array<uint64_t, 14> sizes = {plan.epoch,
+  const std::array<uint64_t, 15> sizes = {plan.epoch,
                                           plan.step,
                                           static_cast<uint64_t>(plan.bucket_tokens),
                                           static_cast<uint64_t>(plan.max_blocks_per_sequence),
@@ -36,7 +36,8 @@ digest compute_digest(const step_plan& plan) {
                                           plan.block_tables.size(),
                                           plan.logit_rows.size(),
                                           plan.sampling.size(),
-                                          plan.adjustments.size()};
+                                          plan.adjustments.size(),
+                                          plan.cleared_blocks.size()};
   hash_stream stream;
   stream.add(std::span<const uint64_t>(sizes));
   add(stream, plan.token_ids);
@@ -49,6 +50,7 @@ digest compute_digest(const step_plan& plan) {
   add(stream, plan.logit_rows);
   add(stream, plan.sampling);
   add(stream, plan.adjustments);
+  add(stream, plan.cleared_blocks);
   return stream.finish();
 }
 

@@ -38,6 +38,9 @@ struct step_plan {
   std::vector<sampling_row> sampling;         // [rows]
   std::vector<logit_adjustment> adjustments;  // sorted by row
 
+  std::vector<int32_t> cleared_blocks;  // zeroed before anything runs: what their last holder left
+                                        // in them is not to be trusted, not even multiplied by 0
+
   digest content;  // of everything above: compute_digest
 
   int32_t num_tokens() const { return static_cast<int32_t>(token_ids.size()); }

@@ -66,6 +66,9 @@ class fault_finder {
     count("sequences", plan_.context_lengths.size(), 1, limits_.max_num_seqs);
     count("logit rows", plan_.logit_rows.size(), 0, limits_.max_num_seqs);
     count("adjustments", plan_.adjustments.size(), 0, limits_.max_adjustments);
+    count("cleared blocks", plan_.cleared_blocks.size(), 0, limits_.num_blocks - 1);
+    each("cleared_blocks", plan_.cleared_blocks, fmt::format("1 to {}", limits_.num_blocks - 1),
+         [&](int32_t block) { return block >= 1 && block < limits_.num_blocks; });
   }
 
   void count(std::string_view name, size_t found, size_t low, int32_t high) {

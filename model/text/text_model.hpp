@@ -29,6 +29,9 @@ class text_model {
              const plan::plan_limits& limits, text_weights weights, const gpu::lane_view& lane,
              const step_views& inputs, const gpu::tensor_view& pool, const text_options& options);
 
+  /// Zeroes a KV block whose content is not to be trusted, before operations issued later.
+  void clear_block(int32_t block) { cache_.clear(*backend_, block); }
+
   /// Issues the whole step of a bucket: the three parts below, in order.
   void issue(int32_t bucket_tokens) const;
 

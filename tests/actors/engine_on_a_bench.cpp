@@ -103,7 +103,7 @@ actors::shard_actor::behavior_type fake_shard(
             {message.plan->epoch, message.plan->step}, message.plan->content);
         machine->seen.ranks_saw_different_plans |= !first && seen->second != message.plan->content;
         machine->seen.steps += state.options.tp_rank == 0;
-        actors::step_completed completed{state.model->run(*message.plan, machine->pool, {}), 0, 0};
+        actors::step_completed completed{state.model->run(*message.plan, machine->pool, machine->behave.broken_logits), 0, 0};
         if (machine->behave.on_step)
           return machine->behave.on_step(state.options.tp_rank, std::move(completed));
         return completed;

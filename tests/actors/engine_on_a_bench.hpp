@@ -37,6 +37,7 @@ struct fake_behaviours {
   /// What a rank reports instead of its honest result.
   std::function<caf::result<actors::step_completed>(int32_t rank, actors::step_completed honest)> on_step;
   std::function<gpu::digest128(int32_t rank, uint64_t epoch)> graphs;
+  std::vector<simulation::broken_logits> broken_logits;
 };
 
 /// What the fakes did.
@@ -90,6 +91,8 @@ class engine_bench {
   /// Submits and returns the id; the answer grows as the engine runs.
   actors::request_id submit(std::shared_ptr<const actors::completion_request> request);
   void cancel(actors::request_id id);
+  void pause(actors::request_id id);
+  void resume(actors::request_id id);
   void kill_sink(actors::request_id id);
 
   /// Until no actor has anything to do. Time does not pass.

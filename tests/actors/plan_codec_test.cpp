@@ -33,6 +33,7 @@ plan::step_plan example() {
   plan.sampling[1].temperature = 0.5F;
   plan.sampling[1].seed = 0xfedcba9876543210U;
   plan.adjustments = {{0, 3, 2, 1, -0.25F}};
+  plan.cleared_blocks = {4, 2};
   plan.content = plan::compute_digest(plan);
   return plan;
 }
@@ -52,6 +53,7 @@ void check_equal(const plan::step_plan& a, const plan::step_plan& b) {
   BOOST_TEST(a.logit_rows == b.logit_rows);
   BOOST_TEST((a.sampling == b.sampling));
   BOOST_TEST((a.adjustments == b.adjustments));
+  BOOST_TEST(a.cleared_blocks == b.cleared_blocks, boost::test_tools::per_element());
   BOOST_TEST((a.content == b.content));
 }
 

@@ -156,6 +156,72 @@ BOOST_AUTO_TEST_CASE(a_client_that_dies_at_any_phase_frees_what_its_request_held
   }
 }
 
+BOOST_AUTO_TEST_CASE(a_request_paused_at_any_phase_disturbs_nobody_and_goes_on_where_it_was) {
+  for (size_t jobs = 0; jobs < 60; jobs += 3) {
+    engine_bench bench({.max_num_seqs = 1});
+    const auto paused = bench.picture_request("left unread", 30);
+    bench.submit(paused);
+    bench.run_some(jobs);
+    bench.pause(paused->id);
+    bench.run();
+    const bool over = bench.of(paused->id).ends == 1;
+    const auto heard = bench.of(paused->id).tokens.size();
+    const auto other = bench.text_request("What is 1 plus 2?", 10);
+    bench.submit(other);
+    bench.pass(1s);
+    require_finished(bench, *other);
+    BOOST_TEST_REQUIRE(bench.of(paused->id).ends == (over ? 1 : 0));
+    BOOST_TEST_REQUIRE(bench.of(paused->id).tokens.size() == heard);
+    require_books_balance(bench);
+    bench.resume(paused->id);
+    bench.run();
+    require_finished(bench, *paused);
+    BOOST_TEST_REQUIRE(bench.idle());
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_prompt_too_long_to_count_is_the_clients_mistake) {
+  engine_bench bench;
+  const auto request = bench.picture_request("endless", 1);
+  request->media.front().grid = {1, 92'680, 92'680};
+  auto& content = request->chat.messages.front().content;
+  content.insert(content.begin(), 2, content.front());
+  bench.submit(request);
+  bench.run();
+  const auto& found = bench.of(request->id);
+  BOOST_TEST((found.end == ending::rejected));
+  BOOST_TEST(found.http_status == 400);
+  BOOST_TEST(found.message.find("tokens, expected at most 2147483647") != std::string::npos, found.message);
+  BOOST_TEST(bench.idle());
+}
+
+BOOST_AUTO_TEST_CASE(logits_that_are_not_finite_end_their_request_alone) {
+  engine_bench bench({.num_blocks = 60});
+  const auto broken = bench.text_request("What is 1 plus 2?", 20);
+  broken->sampling.seed = 99;
+  const auto beside = bench.text_request("What is 2 plus 2?", 20);
+  const auto alone = bench.tokens_alone(*broken);
+  bench.submit(broken);
+  bench.submit(beside);
+  bench.run_some(30);
+  for (int64_t place = 0; place < 256; ++place)  // from its next token on
+    bench.fakes().broken_logits.push_back({99, place});
+  bench.run();
+  const auto& found = bench.of(broken->id);
+  BOOST_TEST((found.end == ending::failed));
+  BOOST_TEST(found.http_status == 500);
+  BOOST_TEST(found.message.find("were not finite") != std::string::npos, found.message);
+  BOOST_TEST_REQUIRE(found.tokens.size() < alone.size());
+  BOOST_TEST(std::equal(found.tokens.begin(), found.tokens.end(), alone.begin()));
+  require_finished(bench, *beside);
+  // The same prompt finds nothing of it in the cache; the toy shards look that its blocks were cleared.
+  const auto again = bench.text_request("What is 1 plus 2?", 20);
+  bench.submit(again);
+  bench.run();
+  require_finished(bench, *again);
+  BOOST_TEST(bench.idle());
+}
+
 BOOST_AUTO_TEST_CASE(a_stop_text_ends_the_request_and_never_leaves) {
   engine_bench bench;
   const auto whole = bench.text_request("Tell me something.", 40);

@@ -2,6 +2,7 @@
 #include "actors/http/answer.hpp"
 #include "config/json.hpp"
 
+#include <fmt/format.h>
 #include <boost/test/unit_test.hpp>
 
 #include <random>
@@ -82,6 +83,41 @@ BOOST_AUTO_TEST_CASE(frames_are_exactly_those_of_the_contract) {
       R"(],"usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11,)"));
   BOOST_TEST(last[2] == "[DONE]");
   BOOST_TEST(!chat.has_frames());
+}
+
+BOOST_AUTO_TEST_CASE(continuous_usage_is_in_every_frame_and_counts_its_choice) {
+  auto options = chat_options(2);
+  options.include_usage = options.continuous_usage = true;
+  answer chat(options);
+  const auto push = [&](int32_t choice, int32_t completion_tokens) {
+    auto made = delta("x");
+    made.usage = {.prompt_tokens = 9, .completion_tokens = completion_tokens};
+    chat.push(choice, made);
+  };
+  const auto has = [](const std::string& frame, int32_t completion_tokens) {
+    return frame.find(fmt::format(
+               R"(}}],"usage":{{"prompt_tokens":9,"completion_tokens":{},"total_tokens":{},)",
+               completion_tokens, 9 + completion_tokens)) != std::string::npos;
+  };
+  push(1, 1);
+  const auto first = take(chat);  // both open, then the text of the second
+  BOOST_REQUIRE(first.size() == 3u);
+  BOOST_TEST(has(first[0], 0), first[0]);
+  BOOST_TEST(has(first[2], 1), first[2]);
+  push(0, 1);
+  push(1, 2);
+  push(1, 3);
+  const auto next = take(chat);
+  BOOST_REQUIRE(next.size() == 2u);
+  BOOST_TEST(has(next[0], 1), next[0]);
+  BOOST_TEST(has(next[1], 3), next[1]);
+  chat.finish(0, finish_reason::length, {.prompt_tokens = 9, .completion_tokens = 2});
+  chat.finish(1, finish_reason::stop, {.prompt_tokens = 9, .completion_tokens = 3});
+  const auto last = take(chat);
+  BOOST_REQUIRE(last.size() == 4u);
+  BOOST_TEST(has(last[0], 2), last[0]);
+  BOOST_TEST(has(last[1], 3), last[1]);
+  BOOST_TEST(last[2].find(R"("completion_tokens":5,"total_tokens":14)") != std::string::npos);
 }
 
 BOOST_AUTO_TEST_CASE(what_arrives_between_writes_is_one_frame) {

@@ -82,6 +82,8 @@ struct fake_request {
   std::string answer;
   size_t sent = 0;
   finish_reason reason = finish_reason::stop;
+  bool paused = false;
+  bool ticking = false;
 
   scheduling::usage_counts usage() const {
     scheduling::usage_counts counts;
@@ -131,6 +133,7 @@ text_delta next_delta(fake_request& fake, size_t tokens) {
     const auto character = std::string_view(fake.answer).substr(begin, fake.sent - begin);
     if (http::utf8_length(character) == character.size()) delta.text += character;
   }
+  delta.usage = fake.usage();
   return delta;
 }
 
@@ -141,11 +144,13 @@ struct fake_gateway_state {
 using fake_self = caf::stateful_actor<fake_gateway_state>;
 
 void end(fake_self* self, request_id id) {
+  if (self->state.running.at(id).paused) --self->state.shared->paused;
   self->state.running.erase(id);
   --self->state.shared->running;
 }
 
-void schedule(fake_self* self, const fake_request& fake) {
+void schedule(fake_self* self, fake_request& fake) {
+  fake.ticking = true;
   const auto delay = number(fake.prompt, "delay", 0);
   if (delay == 0)
     self->send(self, tick_atom::value, fake.request->id);
@@ -154,7 +159,7 @@ void schedule(fake_self* self, const fake_request& fake) {
 }
 
 void submit(fake_self* self, const submit_request& command) {
-  fake_request fake{command.request, command.sink, last_text(*command.request), {}, 0, {}};
+  fake_request fake{command.request, command.sink, last_text(*command.request), {}};
   const auto id = command.request->id;
   ++self->state.shared->submitted;
   if (const auto status = number(fake.prompt, "reject", 0); status != 0) {
@@ -172,6 +177,8 @@ void tick(fake_self* self, request_id id) {
   const auto found = self->state.running.find(id);
   if (found == self->state.running.end()) return;
   auto& fake = found->second;
+  fake.ticking = false;
+  if (fake.paused) return;
   if (fake.sent > 0 && directive(fake.prompt, "fail")) {
     self->send(fake.sink, request_failed{id, number(fake.prompt, "fail", 500), "engine_error",
                                          "the shard was lost"});
@@ -191,6 +198,19 @@ void cancel(fake_self* self, request_id id) {
   ++self->state.shared->cancelled;
   self->send(found->second.sink, request_cancelled{id});
   end(self, id);
+}
+
+void pause(fake_self* self, request_id id) {
+  const auto found = self->state.running.find(id);
+  if (found == self->state.running.end() || std::exchange(found->second.paused, true)) return;
+  ++self->state.shared->paused;
+}
+
+void resume(fake_self* self, request_id id) {
+  const auto found = self->state.running.find(id);
+  if (found == self->state.running.end() || !std::exchange(found->second.paused, false)) return;
+  --self->state.shared->paused;
+  if (!found->second.ticking) schedule(self, found->second);
 }
 
 tokenized tokenize(const tokenize_text& question) {
@@ -219,6 +239,8 @@ caf::behavior fake_gateway(fake_self* self, std::shared_ptr<fake_engine_state> s
   return {
       [self](const submit_request& command) { submit(self, command); },
       [self](const cancel_request& command) { cancel(self, command.id); },
+      [self](const pause_request& command) { pause(self, command.id); },
+      [self](const resume_request& command) { resume(self, command.id); },
       [self](tick_atom, request_id id) { tick(self, id); },
       [self](const get_status&) { return status_of(*self->state.shared); },
       [](const tokenize_text& question) { return tokenize(question); },

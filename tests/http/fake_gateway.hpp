@@ -20,6 +20,7 @@ struct fake_engine_state {
   std::atomic<int32_t> running{0};
   std::atomic<int32_t> submitted{0};
   std::atomic<int32_t> cancelled{0};
+  std::atomic<int32_t> paused{0};
 };
 
 /// An engine without a model: its tokens are the bytes of a text that the prompt determines. The

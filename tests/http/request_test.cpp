@@ -145,6 +145,12 @@ BOOST_AUTO_TEST_CASE(structured_fields) {
       {R"("stop_token_ids":[-1])", "invalid_value", "stop_token_ids[0]"},
       {R"("stop_token_ids":[1,"2"])", "invalid_value", "stop_token_ids[1]"},
       {R"("stop_token_ids":7)", "invalid_value", "stop_token_ids"},
+      {R"("seed":18446744073709551616)", "invalid_value", "seed"},
+      {R"("max_tokens":-9223372036854775809 )", "invalid_value", "max_tokens"},
+      {R"("max_tokens":1)" + std::string(400, '0'), "invalid_value", "max_tokens"},
+      {R"("stop_token_ids":[1,2,99999999999999999999])", "invalid_value", "stop_token_ids[2]"},
+      {R"("stream_options":{"x":[{"y":1}],"z":99999999999999999999})", "invalid_value",
+       "stream_options.z"},
       {R"("logit_bias":{"256":1})", "invalid_value", "logit_bias"},
       {R"("logit_bias":{"-1":1})", "invalid_value", "logit_bias"},
       {R"("logit_bias":{"a":1})", "invalid_value", "logit_bias"},
@@ -157,6 +163,8 @@ BOOST_AUTO_TEST_CASE(structured_fields) {
       {R"("top_logprobs":3)", "invalid_value", "top_logprobs"},
       {R"("stream_options":1)", "invalid_value", "stream_options"},
       {R"("stream_options":{"include_usage":1})", "invalid_value", "stream_options.include_usage"},
+      {R"("stream_options":{"continuous_usage_stats":"yes"})", "invalid_value",
+       "stream_options.continuous_usage_stats"},
       {R"("response_format":{"type":"json_object"})", "unsupported_schema", "response_format.type"},
       {R"("response_format":{"type":"json_schema","json_schema":{}})", "unsupported_schema",
        "response_format.type"},
@@ -376,6 +384,7 @@ BOOST_AUTO_TEST_CASE(all_fields_arrive) {
   BOOST_TEST(options.sampling.logit_bias.at(0).second == -100);
   BOOST_TEST(options.stream);
   BOOST_TEST(options.include_usage);
+  BOOST_TEST(options.continuous_usage);
   BOOST_TEST(options.return_token_ids);
   BOOST_TEST(options.include_stop_text);
   BOOST_TEST(!options.skip_special_tokens);

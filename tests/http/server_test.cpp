@@ -604,6 +604,23 @@ BOOST_AUTO_TEST_CASE(a_client_that_does_not_read_ends_itself_alone) {
              std::string::npos);
 }
 
+BOOST_AUTO_TEST_CASE(a_client_that_stops_reading_pauses_its_request_until_it_reads_on) {
+  const server_fixture fixture;
+  raw_client napping(fixture.port(), 4'096);
+  napping.send(request_text(
+      "POST", chat, chat_body("[say 0123456789][repeat 90000][burst 500]", "\"stream\":true")));
+  BOOST_TEST(soon([&] { return fixture.engine->paused == 1; }, 10s));
+  // The engine's others go on.
+  BOOST_TEST(fetch(fixture.port(), "POST", chat, chat_body("hi")).status == 200);
+  BOOST_TEST(fixture.engine->paused == 1);
+  const auto response = napping.read_response();
+  BOOST_TEST(response.complete);
+  BOOST_TEST(response.body.ends_with("data: [DONE]\n\n"));
+  BOOST_TEST(response.body.find("client_too_slow") == std::string::npos);
+  BOOST_TEST(fixture.engine->paused == 0);
+  BOOST_TEST(fixture.engine->cancelled == 0);
+}
+
 BOOST_AUTO_TEST_CASE(a_slow_reader_gets_everything) {
   const server_fixture fixture;
   raw_client slow(fixture.port(), 4'096);

@@ -161,6 +161,11 @@ def json_rows(rows):
             text = "{" + ",".join(f'"{k}":{v}' for k, v in parts.items()) + "}"
             status = 404 if value == '"no-such-model"' else 400
             rows.refused(f"A8 {field} = {value[:40]}", status, text.encode())
+    for field, value in {"seed": "18446744073709551616", "max_tokens": "1" + "0" * 400, "n": "-9223372036854775809"}.items():
+        text = '{"messages":' + json.dumps(say("Hi")) + f',"{field}":{value}}}'
+        status, _, body = rows.server.request("POST", "/v1/chat/completions", text.encode())
+        error = json.loads(body)["error"]
+        rows.report.check(f"A8 {field} of more than 64 bits is named", status == 400 and error["param"] == field, (status, error))
     rows.refused("A9 invalid UTF-8", 400, b'{"messages":[{"role":"user","content":"\xff\xfe"}]}')
     rows.refused("A9 lone surrogate", 400, b'{"messages":[{"role":"user","content":"\\ud800"}]}')
     rows.refused("B1 n * max_tokens", 400, {"messages": say("Hi"), "n": 9, "max_tokens": 10})

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -33,6 +34,15 @@ def open_request(server, body, receive_buffer=None):
     peer.sendall(f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
                  f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
     return peer
+
+
+def eventually(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def leaving_clients(server, report):
@@ -88,13 +98,55 @@ def slow_reader(server, report):
     peers = [open_request(server, body_of(LONG, stream=True, max_tokens=7000, ignore_eos=True, logprobs=True, top_logprobs=20), 2048)
              for _ in range(4)]
     with Canaries(server) as canaries:
-        time.sleep(8)
+        paused = eventually(lambda: server.metric("troupe_requests_paused") == 4, 25)
+    report.check("G6 all four are paused", paused, server.metric("troupe_requests_paused"))
     report.check("G6 canaries unchanged", not canaries.faults, canaries.faults[:3])
     report.check("G6 memory", server.resident_bytes() - before < 64 << 20, server.resident_bytes() - before)
+    read, left = 0, 3 << 20  # more than all buffers on the way hold
+    while read < left and (piece := peers[0].recv(1 << 16)):
+        read += len(piece)
+    report.check("G6 who reads on is served on", read >= left, read)
     for peer in peers:
         peer.close()
     left = wait_idle(server, 5)
     report.check("G6 freed when they leave", not left, left)
+
+
+def stalled_client(report):
+    """G6: a client that reads nothing for longer than the bound is cut off; others do not notice."""
+    with Server(None, "--dtype", "float32", "--stalled-client-timeout", "1500ms") as server:
+        peer = open_request(server, body_of(LONG, stream=True, max_tokens=7000, ignore_eos=True, logprobs=True, top_logprobs=20), 2048)
+        with Canaries(server) as canaries:
+            ended = eventually(lambda: server.metric("troupe_request_stalled_total") == 1, 30)
+        report.check("G6 cut off after the bound", ended)
+        report.check("G6 it was paused before", server.metric("troupe_request_paused_total") >= 1)
+        report.check("G6 canaries unchanged beside it", not canaries.faults, canaries.faults[:3])
+        left = wait_idle(server, 5)
+        report.check("G6 freed when cut off", not left and server.metric("troupe_requests_paused") == 0, left)
+        peer.close()
+
+
+def usage_in_every_chunk(server, report):
+    """stream_options.continuous_usage_stats: each chunk counts its choice up to there."""
+    chunks = list(server.stream(LONG, max_tokens=20, stream_options={"include_usage": True, "continuous_usage_stats": True}))
+    counts = [chunk["usage"]["completion_tokens"] for chunk in chunks if "usage" in chunk]
+    prompts = {chunk["usage"]["prompt_tokens"] for chunk in chunks if "usage" in chunk}
+    report.check("usage is in every chunk", len(counts) == len(chunks) > 3, (len(counts), len(chunks)))
+    report.check("usage grows to the end", counts == sorted(counts) and counts[-1] == 20, counts)
+    report.check("usage knows the prompt from the first chunk on", len(prompts) == 1 and prompts.pop() > 0)
+    only_last = list(server.stream(LONG, max_tokens=20, stream_options={"include_usage": True}))
+    report.check("else it is in the last alone", ["usage" in c for c in only_last].index(True) == len(only_last) - 1)
+
+
+def faults_of_a_configuration(report):
+    """`troupe config check` lists all faults, in the order of the file."""
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write("[vision]\nmin_pixels = -1\n[http]\nport = 0\n[limits]\nblock_size = 0\nzebra = 1\napple = 1\n")
+        file.flush()
+        found = subprocess.run([PROGRAM, "config", "check", file.name], capture_output=True, text=True, timeout=60)
+    lines = [int(place) for place in re.findall(r"\.toml:(\d+):", found.stderr)]
+    report.check("config check: every fault, by line", found.returncode == 2 and lines == [2, 4, 6, 7, 8],
+                 (found.returncode, found.stderr))
 
 
 def no_mixups(server, report):
@@ -244,9 +296,9 @@ def poisoned_weights(report):
 def main():
     report = Report("server behaviour")
     with Server(None, "--dtype", "float32", "--max-num-seqs", 8, "--max-waiting-requests", 24) as server:
-        for part in (leaving_clients, overload, slow_reader, no_mixups):
+        for part in (usage_in_every_chunk, leaving_clients, overload, slow_reader, no_mixups):
             part(server, report)
-    for part in (dying_shards, killed_front_end, drain, broken_model_files, poisoned_weights):
+    for part in (stalled_client, faults_of_a_configuration, dying_shards, killed_front_end, drain, broken_model_files, poisoned_weights):
         part(report)
     return report.finish()
 

@@ -278,6 +278,33 @@ BOOST_AUTO_TEST_CASE(a_picture_of_nan_spoils_its_own_request_alone) {
   BOOST_TEST((fresh.step(fresh.builder.add(fresh.prompt("text0")), 100) == text_logits));
 }
 
+BOOST_AUTO_TEST_CASE(a_cleared_block_holds_nothing_of_its_last_owner) {
+  fixture f;
+  const auto rows = f.encode("image3-64x64-png");
+  poison_rows(f.group.pool(), rows);
+  const int32_t bad = f.builder.add(f.prompt("image3-64x64-png"), rows);
+  f.step(bad, 100);
+  BOOST_REQUIRE(f.builder.tokens(bad).back() == -1);
+  f.builder.remove(bad);
+
+  // A plan that reads what its sequence never wrote: whatever the blocks held before.
+  const int32_t next = f.builder.add(f.prompt("text0"));
+  f.builder.advance(next, f.builder.pending(next) - 1);
+  const int32_t step = static_cast<int32_t>(f.builder.build().step);
+  f.builder.advance(next, 1);
+  plan::step_plan reading = f.builder.build();
+  const auto run_as_step = [&](int32_t number) {
+    reading.step = static_cast<uint64_t>(number);
+    reading.content = plan::compute_digest(reading);
+    return f.group.run(reading).tokens;
+  };
+  BOOST_TEST(run_as_step(step) == std::vector<int32_t>({-1}), boost::test_tools::per_element());
+  reading.cleared_blocks.assign(reading.block_tables.begin(), reading.block_tables.end());
+  const auto tokens = run_as_step(step + 1);
+  BOOST_REQUIRE(tokens.size() == 1U);
+  BOOST_TEST(tokens[0] >= 0);
+}
+
 BOOST_AUTO_TEST_CASE(a_request_gets_the_same_logits_beside_one_of_nan) {
   fixture f;
   const auto rows = f.encode("image3-64x64-png");

@@ -83,7 +83,16 @@ BOOST_AUTO_TEST_CASE(a_withdrawn_block_is_free_after_its_last_holder) {
   blocks.publish(block, 1);
   blocks.pool.withdraw(block);
   BOOST_TEST(!blocks.find(1).has_value());
+  const std::vector<int32_t> tokens = {1, 1};
+  const plan::block_content content{.tokens = tokens, .runs = {}};
+  const auto key = blocks.pool.prefixes().hash({}, content);
+  BOOST_TEST(!blocks.pool.publish(block, {}, key, content).has_value());  // it may be wrong
+  BOOST_TEST(!blocks.find(1).has_value());
+  BOOST_TEST(blocks.pool.take_blocks_to_clear().empty());  // it is held still
   blocks.pool.release(block);
+  BOOST_TEST(blocks.pool.take_blocks_to_clear() == std::vector<int32_t>({block}),
+             boost::test_tools::per_element());
+  BOOST_TEST(blocks.pool.take_blocks_to_clear().empty());
   BOOST_TEST(blocks.pool.num_free() == 2);
   BOOST_TEST(blocks.pool.num_cached() == 0);
 }

@@ -129,6 +129,11 @@ const std::vector<damage> damages = {
     {"adjusted token", [](auto& p) { p.adjustments[1].token = 100; },
      "adjustments[1] is row 1 token 100 count 0 seen 1 bias 0, expected row 0 to 1, token 0 to 99, "
      "count 0 or more, seen 0 or 1, finite bias"},
+    {"cleared block",
+     [](auto& p) {
+       p.cleared_blocks = {1, 0};
+     },
+     "cleared_blocks[1] is 0, expected 1 to "},
     {"too many adjustments", [](auto& p) { p.adjustments.resize(4); },
      "4 adjustments, expected 0 to 3"},
 };
@@ -148,6 +153,7 @@ const std::vector<damage> changes = {
     {"logit row", [](auto& p) { --p.logit_rows[0]; }, ""},
     {"seed", [](auto& p) { p.sampling[1].seed = 1; }, ""},
     {"adjustment", [](auto& p) { p.adjustments[1].bias = 1; }, ""},
+    {"cleared block", [](auto& p) { p.cleared_blocks = {1}; }, ""},
     {"moved between arrays",
      [](auto& p) {
        p.slot_mapping.push_back(p.row_map.front());

@@ -1,6 +1,8 @@
 // How requests end, and what a lost group does to them.
 #include "scheduling/planner_fixture.hpp"
 
+#include <algorithm>
+
 namespace plan = troupe::plan;
 using namespace troupe::scheduling;
 using troupe::scheduling_test::chunk_sizes;
@@ -86,6 +88,26 @@ BOOST_AUTO_TEST_CASE(logits_that_are_not_finite_end_one_request_and_leave_the_ca
   submit(std::move(again));
   run_steps(1);
   BOOST_TEST(end_of(9)->usage.cached_tokens == 0);
+}
+
+BOOST_AUTO_TEST_CASE(blocks_of_logits_that_are_not_finite_are_cleared_once_no_step_touches_them) {
+  submit_text(1, 9, 8);
+  submit_text(2, 3, 8);
+  run_steps(1);
+  plan_step();
+  const auto last = plan_step();  // planned before the failure shows
+  BOOST_REQUIRE(last.num_sequences() == 2);
+  std::vector<int32_t> doomed(last.block_tables.begin(),
+                              last.block_tables.begin() + last.max_blocks_per_sequence);
+  complete_with({-1, 50});
+  BOOST_TEST(plan_step().cleared_blocks.empty());
+  complete_with({77, 50});
+  auto cleared = plan_step().cleared_blocks;
+  std::sort(cleared.begin(), cleared.end());
+  std::sort(doomed.begin(), doomed.end());
+  BOOST_TEST(cleared == doomed, boost::test_tools::per_element());
+  complete();
+  BOOST_TEST(plan_step().cleared_blocks.empty());
 }
 
 BOOST_AUTO_TEST_CASE(a_token_outside_the_vocabulary_is_a_failure) {

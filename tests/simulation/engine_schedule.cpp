@@ -123,7 +123,7 @@ void engine_schedule::act() {
 // -------------------------------------------------------------------------------------------
 
 void engine_schedule::disturb() {
-  switch (pick(random_, 0, 9)) {
+  switch (pick(random_, 0, 11)) {
     case 0:
     case 1:
       return cancel_somebody();
@@ -138,6 +138,9 @@ void engine_schedule::disturb() {
       return break_pictures();
     case 7:
       return drain();
+    case 8:
+    case 9:
+      return let_somebody_nap();
     default:
       return pass_time(tick * pick(random_, 1, 4));
   }
@@ -169,7 +172,7 @@ std::shared_ptr<actors::completion_request> engine_schedule::make_request() {
 engine_schedule::client_state& engine_schedule::admit(
     std::shared_ptr<actors::completion_request> request) {
   const auto tokens = bench_.tokens_alone(*request);
-  clients_.push_back({request, answer_of(tokens, request), now(), false, false});
+  clients_.push_back({request, answer_of(tokens, request), now()});
   bench_.submit(request);
   return clients_.back();
 }
@@ -204,6 +207,16 @@ void engine_schedule::let_somebody_leave() {
   client.left = true;
   say(fmt::format("client {} leaves", client.request->id));
   bench_.kill_sink(client.request->id);
+}
+
+void engine_schedule::let_somebody_nap() {
+  if (clients_.empty()) return;
+  auto& client = somebody();
+  client.naps = !client.naps;
+  say(fmt::format("client {} {}", client.request->id, client.naps ? "naps" : "reads on"));
+  if (!client.naps) return bench_.resume(client.request->id);
+  bench_.pause(client.request->id);
+  note("clients napped");
 }
 
 void engine_schedule::stall_somebody() {
@@ -340,6 +353,8 @@ void engine_schedule::finish() {
   armed_ = rank_fault::none;
   bench_.fakes().tower_fails = false;
   bench_.fakes().refuse_pictures.reset();
+  for (const auto& client : clients_)
+    if (client.naps) bench_.resume(client.request->id);
   run_until_quiet();
   check_engine_state();
   for (const auto& client : clients_) check_client(client);

@@ -20,8 +20,8 @@ struct lone_answer {
 };
 
 /// One random history of the real actors: messages in any order that their senders allow, actors
-/// that stall, clients that cancel or leave, shards that die, lie, refuse or answer too late,
-/// pictures that fail, deadlines, a drain. Then the faults stop and everything must end.
+/// that stall, clients that cancel, leave or do not read, shards that die, lie, refuse or answer
+/// too late, pictures that fail, deadlines, a drain. Then the faults stop and everything must end.
 ///
 /// After every message: all books balance and no client heard anything after its end. In the end:
 /// every client heard exactly one end, for a reason that this history gave; finished answers are
@@ -41,6 +41,7 @@ class engine_schedule {
     std::chrono::steady_clock::time_point submitted;
     bool cancelled = false;
     bool left = false;
+    bool naps = false;  // does not read, so that its request is paused
   };
   enum class rank_fault : uint8_t { none, other_digest, other_token, refusal };
 
@@ -49,6 +50,7 @@ class engine_schedule {
   void submit_some();
   void cancel_somebody();
   void let_somebody_leave();
+  void let_somebody_nap();
   void stall_somebody();
   void take_fault();
   void break_a_shard();

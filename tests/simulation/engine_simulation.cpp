@@ -33,6 +33,7 @@ constexpr const char* must_happen[] = {
     "cancelled",
     "cancelled twice",
     "clients left",
+    "clients napped",
     "deadlines passed",
     "drains",
     "engines failed",

@@ -49,7 +49,7 @@ void planner_schedule::act() {
 }
 
 void planner_schedule::disturb() {
-  switch (pick(random_, 1, 10)) {
+  switch (pick(random_, 1, 13)) {
     case 1:
     case 2:
     case 3:
@@ -63,8 +63,10 @@ void planner_schedule::disturb() {
     case 8:
     case 9:
       return fail_media();
-    default:
+    case 10:
       return lose_group();
+    default:
+      return pause_or_resume_somebody();
   }
 }
 
@@ -211,6 +213,21 @@ void planner_schedule::cancel_somebody() {
   planner_.cancel(id);  // once more: no effect
 }
 
+void planner_schedule::pause_or_resume_somebody() {
+  if (last_id_ == 0) return;
+  const auto id = static_cast<uint64_t>(pick(random_, 1, static_cast<int32_t>(last_id_)));
+  if (!is_live(id)) return planner_.pause(id);  // no effect
+  auto& client = clients_.at(id);
+  client.paused = !client.paused;
+  if (client.paused) {
+    planner_.pause(id);
+    note(steps_.empty() ? "paused" : "paused with steps in flight");
+  } else {
+    planner_.resume(id);
+    note("resumed");
+  }
+}
+
 void planner_schedule::pass_time() {
   now_ += std::chrono::milliseconds(pick(random_, 1, 150));
   planner_.expire(now_);
@@ -228,6 +245,8 @@ void planner_schedule::lose_group() {
 }
 
 void planner_schedule::finish() {
+  for (const auto& [id, client] : clients_)
+    if (client.paused) planner_.resume(id);
   for (int32_t i = 0; i < steps_to_finish_max; ++i) {
     const auto now = planner_.statistics();
     if (now.waiting + now.waiting_for_media + now.running == 0 && steps_.empty()) break;

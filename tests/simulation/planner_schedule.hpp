@@ -37,6 +37,7 @@ class planner_schedule {
     std::vector<int32_t> tokens;
     std::optional<scheduling::end_reason> end;
     bool cancelled = false;
+    bool paused = false;
     bool media_failed = false;
     int32_t wants = 0;
     int32_t releases = 0;
@@ -56,6 +57,7 @@ class planner_schedule {
   void serve_media();
   void fail_media();
   void cancel_somebody();
+  void pause_or_resume_somebody();
   void pass_time();
   void lose_group();
   void finish();

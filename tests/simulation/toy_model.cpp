@@ -73,7 +73,30 @@ hash_value visual_row_value(const plan::media_digest& digest, int32_t row) {
 
 toy_shard::toy_shard(const plan::plan_limits& limits)
     : limits_(limits),
-      kv_(static_cast<size_t>(limits.num_blocks) * static_cast<size_t>(limits.block_size), 0xbad) {}
+      kv_(static_cast<size_t>(limits.num_blocks) * static_cast<size_t>(limits.block_size), 0xbad),
+      poisoned_(static_cast<size_t>(limits.num_blocks)) {}
+
+void toy_shard::clear_blocks(const plan::step_plan& plan) {
+  for (const int32_t block : plan.cleared_blocks) {
+    poisoned_[static_cast<size_t>(block)] = false;
+    std::fill_n(kv_.begin() + static_cast<ptrdiff_t>(block) * limits_.block_size,
+                limits_.block_size, 0);
+  }
+  for (const int32_t slot : plan.slot_mapping)
+    config::ensure(slot % limits_.block_size != 0 ||
+                       !poisoned_[static_cast<size_t>(slot / limits_.block_size)],
+                   "step {} begins block {}, which a broken sequence left behind", plan.step,
+                   slot / limits_.block_size);
+}
+
+void toy_shard::poison_blocks(const plan::step_plan& plan, int32_t row) {
+  const int32_t token = plan.logit_rows[static_cast<size_t>(row)];
+  size_t sequence = 0;
+  while (plan.query_start[sequence + 1] <= token) ++sequence;
+  const auto width = static_cast<size_t>(plan.max_blocks_per_sequence);
+  for (size_t i = sequence * width; i < (sequence + 1) * width; ++i)
+    if (plan.block_tables[i] > 0) poisoned_[static_cast<size_t>(plan.block_tables[i])] = true;
+}
 
 void toy_shard::run_sequence(const plan::step_plan& plan, size_t sequence,
                              const visual_pool_values& pool, std::vector<hash_value>& hidden) {
@@ -110,6 +133,7 @@ plan::step_result toy_shard::run(const plan::step_plan& plan, const visual_pool_
     // A row whose logits were broken has no token; what follows it is dropped, but must not fault.
     resolved_ids_.push_back(id >= 0 ? id : std::max(0, sampled_[static_cast<size_t>(-1 - id)]));
   }
+  clear_blocks(plan);
   std::vector<hash_value> hidden(plan.token_ids.size());
   for (size_t s = 0; s < plan.context_lengths.size(); ++s) run_sequence(plan, s, pool, hidden);
 
@@ -132,6 +156,7 @@ plan::step_result toy_shard::run(const plan::step_plan& plan, const visual_pool_
     const penalties with{settings.frequency_penalty, settings.presence_penalty,
                          settings.repetition_penalty};
     const bool fails = is_broken(broken, settings.seed, settings.position);
+    if (fails) poison_blocks(plan, static_cast<int32_t>(row));
     result.tokens.push_back(fails ? -1
                                   : sample(hidden[static_cast<size_t>(plan.logit_rows[row])],
                                            settings.seed, settings.position, settings.temperature,

@@ -31,7 +31,8 @@ struct broken_logits {
   int64_t position = 0;
 };
 
-/// Executes plans against a KV pool of its own, exactly as they are written.
+/// Executes plans against a KV pool of its own, exactly as they are written. Ends the process if a
+/// block that a broken sequence left behind is begun anew without having been cleared.
 class toy_shard {
  public:
   explicit toy_shard(const plan::plan_limits& limits);
@@ -44,7 +45,11 @@ class toy_shard {
                     std::vector<hash_value>& hidden);
 
   plan::plan_limits limits_;
+  void clear_blocks(const plan::step_plan& plan);
+  void poison_blocks(const plan::step_plan& plan, int32_t row);
+
   std::vector<hash_value> kv_;    // [num_blocks * block_size]
+  std::vector<bool> poisoned_;    // [num_blocks] touched by a sequence whose logits were broken
   std::vector<int32_t> sampled_;  // of the step before
   std::vector<int32_t> resolved_ids_;
 };
