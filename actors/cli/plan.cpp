@@ -1,8 +1,8 @@
-#include "actors/placement.hpp"
 #include "actors/cli/commands.hpp"
 #include "actors/cli/offline_model.hpp"
 #include "actors/cli/progress.hpp"
 #include "actors/cli/settings.hpp"
+#include "actors/placement.hpp"
 #include "model/engine_limits.hpp"
 #include "model/memory_plan.hpp"
 #include "model/weights/model_weights.hpp"
@@ -77,7 +77,9 @@ int plan(const plan_options& options) {
   const int64_t available =
       options.memory.empty() ? actors::free_memory_bytes(where) : parse_bytes(options.memory);
   const auto limits = model::derive_limits(engine, checkpoint, available);
-  const auto rows = model::plan_memory(checkpoint.model, limits);
+  const auto kind =
+      where.device == gpu::device_kind::cpu ? gpu::memory_kind::host : gpu::memory_kind::device;
+  const auto rows = model::plan_memory(checkpoint.model, limits, kind);
   print_table(rows);
   print_room(checkpoint.model.text, limits, rows, available);
   return 0;

@@ -76,14 +76,18 @@ inline int64_t first_row_seeing(const attention_arguments<bfloat16>& a, int64_t 
 
 /// Where the rows of a tile begin.
 struct tile_places {
+  int64_t count = 0;
   int64_t row[tile_keys];
 };
 
-inline tile_places places_of(const key_value_rows<bfloat16>& cache, int64_t first, int64_t count) {
+/// The keys from `first` on of the `keys` that the task sees; none past the last.
+inline tile_places places_of(const key_value_rows<bfloat16>& cache, int64_t first, int64_t keys) {
   tile_places places;
+  if (first >= keys) return places;
+  places.count = keys - first < tile_keys ? keys - first : tile_keys;
   int64_t block = first / cache.block_size;
   int64_t place = first % cache.block_size;
-  for (int64_t key = 0; key < count; ++key, ++place) {
+  for (int64_t key = 0; key < places.count; ++key, ++place) {
     if (place == cache.block_size) {
       ++block;
       place = 0;
@@ -91,6 +95,16 @@ inline tile_places places_of(const key_value_rows<bfloat16>& cache, int64_t firs
     places.row[key] = cache.blocks[block] * cache.block_stride + place * cache.row_stride;
   }
   return places;
+}
+
+/// Asks for what the next tile reads in the same place, one row at a time between the other work:
+/// the rows lie in blocks anywhere in memory. (Inlined always: GCC takes a function that only
+/// prefetches for one without effect, and drops its calls.)
+inline __attribute__((always_inline)) void prefetch_row(const bfloat16* rows,
+                                                        const tile_places& next, int64_t key,
+                                                        int64_t column) {
+  if (key < next.count)
+    _mm_prefetch(reinterpret_cast<const char*>(rows + next.row[key] + column), _MM_HINT_T1);
 }
 
 /// 32 elements of a row from `column` on, zeros past `head_dim`.
@@ -128,14 +142,16 @@ inline __attribute__((always_inline)) void transpose(__m512i (&rows)[16]) {
 
 /// Keys that the tile lacks become zeros up to the next whole vector.
 inline void lay_out_keys(const attention_tiles& tiles, const attention_arguments<bfloat16>& a,
-                         const tile_places& places, int64_t count) {
-  for (int64_t key = 0; key < count; key += 16)
+                         const tile_places& places, const tile_places& next) {
+  for (int64_t key = 0; key < places.count; key += 16)
     for (int64_t column = 0; column < a.head_dim; column += 32) {
       __m512i rows[16];
-      for (int i = 0; i < 16; ++i)
-        rows[i] = key + i < count
+      for (int i = 0; i < 16; ++i) {
+        rows[i] = key + i < places.count
                       ? load_elements(a.cache.keys + places.row[key + i], column, a.head_dim)
                       : _mm512_setzero_si512();
+        prefetch_row(a.cache.keys, next, key + i, column);
+      }
       transpose(rows);
       for (int i = 0; i < 16; ++i)
         _mm512_storeu_si512(tiles.keys + (column / 2 + i) * tile_keys + key, rows[i]);
@@ -144,18 +160,21 @@ inline void lay_out_keys(const attention_tiles& tiles, const attention_arguments
 
 /// A last odd key has a zero beside it.
 inline void lay_out_values(const attention_tiles& tiles, const attention_arguments<bfloat16>& a,
-                           const tile_places& places, int64_t count) {
+                           const tile_places& places, const tile_places& next) {
   alignas(64) static constexpr uint16_t low[32] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,
                                                    37, 6,  38, 7,  39, 8,  40, 9,  41, 10, 42,
                                                    11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
   const __m512i low_half = _mm512_load_si512(low);
   const __m512i high_half = _mm512_add_epi16(low_half, _mm512_set1_epi16(16));
-  for (int64_t key = 0; key < count; key += 2)
+  for (int64_t key = 0; key < places.count; key += 2)
     for (int64_t column = 0; column < a.head_dim; column += 32) {
       const __m512i even = load_elements(a.cache.values + places.row[key], column, a.head_dim);
       const __m512i odd =
-          key + 1 < count ? load_elements(a.cache.values + places.row[key + 1], column, a.head_dim)
-                          : _mm512_setzero_si512();
+          key + 1 < places.count
+              ? load_elements(a.cache.values + places.row[key + 1], column, a.head_dim)
+              : _mm512_setzero_si512();
+      prefetch_row(a.cache.values, next, key, column);
+      prefetch_row(a.cache.values, next, key + 1, column);
       int32_t* to = tiles.values + key / 2 * tiles.padded + column;
       _mm512_storeu_si512(to, _mm512_permutex2var_epi16(even, low_half, odd));
       _mm512_storeu_si512(to + 16, _mm512_permutex2var_epi16(even, high_half, odd));
@@ -306,65 +325,54 @@ void add_values_of_rows(const attention_tiles& tiles, int64_t row, int64_t end, 
   if constexpr (num_rows > 1) add_values_of_rows<fewer(num_rows)>(tiles, row, end, pairs);
 }
 
-/// Asks for a tile's rows, which lie in blocks anywhere in memory, ahead of their use. Inlined
-/// always: GCC takes a function that only prefetches for one without effect, and drops its calls.
-inline __attribute__((always_inline)) void prefetch_tile(const attention_arguments<bfloat16>& a,
-                                                         const tile_places& places, int64_t count) {
-  constexpr int64_t line_elements = 32;
-  for (const bfloat16* rows : {a.cache.keys, a.cache.values})
-    for (int64_t key = 0; key < count; ++key)
-      for (int64_t column = 0; column < a.head_dim; column += line_elements)
-        _mm_prefetch(reinterpret_cast<const char*>(rows + places.row[key] + column), _MM_HINT_T1);
-}
-
-inline void attend_tile(const attention_tiles& tiles, const attention_arguments<bfloat16>& a,
-                        const tile_places& places, int64_t first, int64_t count) {
-  lay_out_keys(tiles, a, places, count);
-  lay_out_values(tiles, a, places, count);
-  constexpr float log2_e = 1.44269504F;
-  const int64_t first_row = first_row_seeing(a, first);
-  score_rows<attention_rows_at_once>(tiles, a, first_row, tiles.rows);
-  for (int64_t row = first_row; row < tiles.rows; ++row)
-    take_weights(tiles, row, visible_keys(a, row) - first, a.scale * log2_e);
-  add_values_of_rows<attention_rows_at_once>(tiles, first_row, tiles.rows, (count + 1) / 2);
-}
-
-inline void attention(const attention_arguments<bfloat16>& a) {
-  const attention_tiles tiles = cut_tiles(a.scratch, a.num_tokens * a.group, a.head_dim);
+inline void begin(const attention_tiles& tiles) {
   for (int64_t row = 0; row < tiles.rows; ++row) {
     for (int64_t i = 0; i < tiles.padded; i += 16)
       _mm512_storeu_ps(tiles.output + row * tiles.padded + i, _mm512_setzero_ps());
     _mm512_storeu_ps(tiles.totals + row * 16, _mm512_setzero_ps());
     tiles.peaks[row] = -__builtin_inff();
   }
+}
+
+/// Keys [first, first + places.count).
+inline void attend_tile(const attention_tiles& tiles, const attention_arguments<bfloat16>& a,
+                        int64_t first, const tile_places& places, const tile_places& next) {
+  lay_out_keys(tiles, a, places, next);
+  lay_out_values(tiles, a, places, next);
+  constexpr float log2_e = 1.44269504F;
+  const int64_t first_row = first_row_seeing(a, first);
+  score_rows<attention_rows_at_once>(tiles, a, first_row, tiles.rows);
+  for (int64_t row = first_row; row < tiles.rows; ++row)
+    take_weights(tiles, row, visible_keys(a, row) - first, a.scale * log2_e);
+  add_values_of_rows<attention_rows_at_once>(tiles, first_row, tiles.rows, (places.count + 1) / 2);
+}
+
+/// Output row divided by the sum of its weights.
+inline void finish(const attention_tiles& tiles, const attention_arguments<bfloat16>& a,
+                   int64_t row) {
+  const __m512 inverse =
+      _mm512_set1_ps(1.0F / _mm512_reduce_add_ps(_mm512_loadu_ps(tiles.totals + row * 16)));
+  bfloat16* output = output_of(a, row);
+  for (int64_t i = 0; i < a.head_dim; i += 16) {
+    const int64_t left = a.head_dim - i;
+    const auto mask = static_cast<__mmask16>(left >= 16 ? 0xffff : (1 << left) - 1);
+    const __m512 value = _mm512_loadu_ps(tiles.output + row * tiles.padded + i) * inverse;
+    _mm256_mask_storeu_epi16(output + i, mask,
+                             reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(value)));
+  }
+}
+
+inline void attention(const attention_arguments<bfloat16>& a) {
+  const attention_tiles tiles = cut_tiles(a.scratch, a.num_tokens * a.group, a.head_dim);
+  begin(tiles);
   const int64_t keys = visible_keys(a, tiles.rows - 1);
-  const auto count_from = [&](int64_t first) {
-    return keys - first < tile_keys ? keys - first : tile_keys;
-  };
-  tile_places places = places_of(a.cache, 0, count_from(0));
-  prefetch_tile(a, places, count_from(0));
+  tile_places places = places_of(a.cache, 0, keys);
   for (int64_t first = 0; first < keys; first += tile_keys) {
-    const int64_t next = first + tile_keys;
-    tile_places next_places{};
-    if (next < keys) {
-      next_places = places_of(a.cache, next, count_from(next));
-      prefetch_tile(a, next_places, count_from(next));
-    }
-    attend_tile(tiles, a, places, first, count_from(first));
-    places = next_places;
+    const tile_places next = places_of(a.cache, first + tile_keys, keys);
+    attend_tile(tiles, a, first, places, next);
+    places = next;
   }
-  for (int64_t row = 0; row < tiles.rows; ++row) {
-    const __m512 inverse =
-        _mm512_set1_ps(1.0F / _mm512_reduce_add_ps(_mm512_loadu_ps(tiles.totals + row * 16)));
-    bfloat16* output = output_of(a, row);
-    for (int64_t i = 0; i < a.head_dim; i += 16) {
-      const int64_t left = a.head_dim - i;
-      const auto mask = static_cast<__mmask16>(left >= 16 ? 0xffff : (1 << left) - 1);
-      const __m512 value = _mm512_loadu_ps(tiles.output + row * tiles.padded + i) * inverse;
-      _mm256_mask_storeu_epi16(output + i, mask,
-                               reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(value)));
-    }
-  }
+  for (int64_t row = 0; row < tiles.rows; ++row) finish(tiles, a, row);
 }
 
 }  // namespace troupe::gpu::cpu::avx512_bf16
