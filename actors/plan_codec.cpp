@@ -122,7 +122,8 @@ std::optional<plan::step_plan> decode_plan(std::string_view bytes) {
                      in.array(plan.query_start) && in.array(plan.context_lengths) &&
                      in.value(plan.max_blocks_per_sequence) && read_block_tables(in, plan) &&
                      in.array(plan.logit_rows) && in.array(plan.sampling) &&
-                     in.array(plan.adjustments) && in.array(plan.cleared_blocks) && in.value(plan.content) && in.at_end();
+                     in.array(plan.adjustments) && in.array(plan.cleared_blocks) &&
+                     in.value(plan.content) && in.at_end();
   if (!whole) return std::nullopt;
   return plan;
 }

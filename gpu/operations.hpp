@@ -231,6 +231,21 @@ class operations {
   /// May alias.
   virtual void gelu(tensor_view output, tensor_view input, gelu_kind kind, live_count rows) = 0;
 
+  /// output = gelu(linear(input)). A backend that fuses them skips the rounding between.
+  virtual void gelu_linear(tensor_view output, tensor_view input, const linear_weight& weight,
+                           gelu_kind kind, live_count rows) {
+    linear(output, input, weight, rows);
+    gelu(output, output, kind, rows);
+  }
+
+  /// x += linear(input); `branch` [rows, width] is working memory, whose contents afterwards are
+  /// unspecified. A backend that fuses them rounds the sum alone.
+  virtual void linear_add(tensor_view x, tensor_view branch, tensor_view input,
+                          const linear_weight& weight, live_count rows) {
+    linear(branch, input, weight, rows);
+    add(x, branch, rows);
+  }
+
   /// x += y, [rows, width], one rounding.
   virtual void add(tensor_view x, tensor_view y, live_count rows) = 0;
 

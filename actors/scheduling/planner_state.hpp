@@ -47,8 +47,10 @@ struct step_planner::state {
   /// Puts a request that holds no blocks in line: for its rows if it lacks some, else for its turn.
   void enqueue(request_state& request);
   void complete_chunk(const chunk& part, const plan::step_result& result);
-  /// Takes the token that `request` was waiting for; false if there was none to take.
-  bool take_token(request_state& request, const plan::step_result& result, int32_t row);
+  /// False for what a shard reports when a row's logits were not finite.
+  bool is_token(int32_t sampled) const;
+  /// Takes the token that `request` was waiting for.
+  void take_token(request_state& request, const plan::step_result& result, int32_t row);
   void give_back_media(request_state& request);
   /// Reports the end. The request is gone afterwards unless steps in flight touch it.
   void end(request_state& request, end_reason reason, std::string detail = {});

@@ -130,24 +130,29 @@ void step_planner::state::complete_chunk(const chunk& part, const plan::step_res
   auto& request = *part.request;
   request.computed_tokens += part.num_tokens;
   tokens_computed += part.num_tokens;
-  if (request.phase != request_phase::ended) {
-    if (part.row >= 0 && !take_token(request, result, part.row)) {
-      request.blocks.withdraw(pool);
+  const bool live = request.phase != request_phase::ended;
+  if (part.row >= 0 && !is_token(result.tokens[static_cast<size_t>(part.row)])) {
+    request.blocks.withdraw(pool);  // also those of a request that ended meanwhile
+    if (live)
       end(request, end_reason::failed,
           fmt::format("the logits of token {} were not finite", request.generated_tokens()));
-    } else if (limits.prefix_cache) {
+  } else if (live) {
+    if (part.row >= 0) take_token(request, result, part.row);
+    if (limits.prefix_cache)
       request.blocks.publish(pool, request.content(), request.computed_tokens);
-    }
   }
   --request.steps_in_flight;
   settle(request);
 }
 
-bool step_planner::state::take_token(request_state& request, const plan::step_result& result,
+bool step_planner::state::is_token(int32_t sampled) const {
+  return sampled >= 0 && sampled < limits.plan.vocab_size;
+}
+
+void step_planner::state::take_token(request_state& request, const plan::step_result& result,
                                      int32_t row) {
   const auto place = static_cast<size_t>(row);
   const int32_t token = result.tokens[place];
-  if (token < 0 || token >= limits.plan.vocab_size) return false;
   --request.pending_tokens;
   request.tokens.push_back(token);
   request.history.record(token);
@@ -163,7 +168,6 @@ bool step_planner::state::take_token(request_state& request, const plan::step_re
     end(request, end_reason::stop);
   else if (request.generated_tokens() == request.sampling.max_tokens)
     end(request, end_reason::length);
-  return true;
 }
 
 // -- out -----------------------------------------------------------------------------------------

@@ -103,7 +103,8 @@ actors::shard_actor::behavior_type fake_shard(
             {message.plan->epoch, message.plan->step}, message.plan->content);
         machine->seen.ranks_saw_different_plans |= !first && seen->second != message.plan->content;
         machine->seen.steps += state.options.tp_rank == 0;
-        actors::step_completed completed{state.model->run(*message.plan, machine->pool, machine->behave.broken_logits), 0, 0};
+        actors::step_completed completed{
+            state.model->run(*message.plan, machine->pool, machine->behave.broken_logits), 0, 0};
         if (machine->behave.on_step)
           return machine->behave.on_step(state.options.tp_rank, std::move(completed));
         return completed;
@@ -368,7 +369,8 @@ std::string engine_bench::check() const {
 bool engine_bench::idle() const {
   const auto planner = scheduler_core().planner().statistics();
   return gateway_core().num_requests() == 0 && planner.waiting == 0 &&
-         planner.waiting_for_media == 0 && planner.paused == 0 && planner.running == 0 && planner.blocks_held == 0 &&
+         planner.waiting_for_media == 0 && planner.paused == 0 && planner.running == 0 &&
+         planner.blocks_held == 0 &&
          encoder_core().rows().totals().held == 0;
 }
 

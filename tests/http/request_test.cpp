@@ -111,7 +111,7 @@ BOOST_AUTO_TEST_CASE(fields_of_the_wrong_kind_or_outside_their_range) {
 }
 
 BOOST_AUTO_TEST_CASE(numbers_that_json_lacks) {
-  for (const auto* value : {"18446744073709551616", "NaN", "Infinity", "-Infinity", "1e400", "01",
+  for (const auto* value : {"NaN", "Infinity", "-Infinity", "1e400", "01",
                             "+1", "0x1", ".5", "1."})
     check_refused(body_with(fmt::format("\"temperature\":{}", value)), 400, "invalid_json", "");
 }

@@ -133,7 +133,7 @@ const std::vector<damage> damages = {
      [](auto& p) {
        p.cleared_blocks = {1, 0};
      },
-     "cleared_blocks[1] is 0, expected 1 to "},
+     "cleared_blocks[1] is 0, expected 1 to 9"},
     {"too many adjustments", [](auto& p) { p.adjustments.resize(4); },
      "4 adjustments, expected 0 to 3"},
 };

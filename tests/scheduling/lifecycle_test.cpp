@@ -110,6 +110,18 @@ BOOST_AUTO_TEST_CASE(blocks_of_logits_that_are_not_finite_are_cleared_once_no_st
   BOOST_TEST(plan_step().cleared_blocks.empty());
 }
 
+BOOST_AUTO_TEST_CASE(a_request_that_ended_before_its_logits_broke_leaves_nothing_behind_either) {
+  submit_text(1, 9, 8);
+  submit_text(2, 3, 8);
+  run_steps(1);
+  plan_step();
+  planner().cancel(1);
+  complete_with({-1, 50});
+  BOOST_TEST(ended(end_reason::cancelled) == ids({1}), boost::test_tools::per_element());
+  BOOST_TEST(planner().statistics().blocks_cached == 0);
+  BOOST_TEST(plan_step().cleared_blocks.size() == 3U);
+}
+
 BOOST_AUTO_TEST_CASE(a_token_outside_the_vocabulary_is_a_failure) {
   submit_text(1, 3, 8);
   plan_step();
