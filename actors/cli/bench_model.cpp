@@ -2,6 +2,7 @@
 #include "actors/cli/elapsed.hpp"
 #include "actors/cli/offline_model.hpp"
 #include "actors/placement.hpp"
+#include "config/ensure.hpp"
 #include "gpu/backend.hpp"
 #include "gpu/cpu/machine_rates.hpp"
 #include "gpu/cuda_backend.hpp"
@@ -21,6 +22,9 @@
 
 namespace troupe::cli {
 namespace {
+
+// Prompt tokens of a step beside the tokens that are decoded.
+constexpr int32_t prefill_chunk = 256;
 
 struct model_bench_options {
   std::string shape = "tiny";
@@ -91,11 +95,15 @@ int bench_decode(const model_bench_options& options) {
   const auto backend = options.backend();
   gpu::use_device(backend);
   const double read_rate = read_rate_of(backend);
-  const int32_t length = options.context + options.steps + 1;
+  // The first sequences generate while the last prompts are still computed, so many tokens more.
+  const int32_t prefill_steps =
+      options.batch * ((options.context + prefill_chunk - 1) / prefill_chunk);
+  const int32_t generated = prefill_steps + options.steps + 1;
   offline_model offline(model,
-                        engine_for(options, length, options.batch, std::max(options.batch, 256)),
+                        engine_for(options, options.context + generated, options.batch,
+                                   options.batch + prefill_chunk),
                         backend);
-  for (int32_t i = 0; i < options.batch; ++i) offline.submit(options.context, options.steps + 1);
+  for (int32_t i = 0; i < options.batch; ++i) offline.submit(options.context, generated);
 
   std::vector<double> run_times, wall_times;
   for (auto times = offline.step(); times.tokens > 0; times = offline.step()) {
@@ -103,8 +111,9 @@ int bench_decode(const model_bench_options& options) {
     run_times.push_back(times.run_seconds);
     wall_times.push_back(times.wall_seconds);
   }
+  config::ensure(!run_times.empty(), "no step decoded {} sequences", options.batch);
   const double bytes = model::decode_bytes(model.text, options.type(), options.type(),
-                                           options.batch, options.context + options.steps / 2);
+                                           options.batch, options.context + generated / 2);
   const double seconds = quantile(run_times, 0.5), limit = bytes / read_rate;
   print_row(
       {fmt::format("decode {}", describe_shape(options)),
