@@ -24,17 +24,6 @@ __device__ __forceinline__ Value exchange_xor(const Value& value, int32_t mask) 
   return other;
 }
 
-/// Sum of the values of the lanes up to this one.
-template <class Value>
-__device__ __forceinline__ Value warp_inclusive_sum(Value value) {
-#pragma unroll
-  for (int32_t offset = 1; offset < warp_size; offset *= 2) {
-    const Value before = __shfl_up_sync(all_lanes, value, offset);
-    if (static_cast<int32_t>(threadIdx.x) % warp_size >= offset) value += before;
-  }
-  return value;
-}
-
 /// Shared memory of a CTA for reductions over the cluster. Every CTA holds one at the same address.
 template <int32_t cluster_size, int32_t warps>
 class cluster_reducer {

@@ -80,6 +80,17 @@ __device__ __forceinline__ float warp_max(float value) {
   return value;
 }
 
+/// Sum of the values of the lanes up to this one.
+template <class Value>
+__device__ __forceinline__ Value warp_inclusive_sum(Value value) {
+#pragma unroll
+  for (int32_t offset = 1; offset < warp_size; offset *= 2) {
+    const Value before = __shfl_up_sync(all_lanes, value, offset);
+    if (static_cast<int32_t>(threadIdx.x) % warp_size >= offset) value += before;
+  }
+  return value;
+}
+
 /// Sum over the block, the same bits in every thread. `shared` holds one float per warp; all threads call
 /// it, and may reuse `shared` only after another barrier.
 __device__ __forceinline__ float block_sum(float value, float* shared) {

@@ -227,7 +227,7 @@ class row_sampler {
   /// Several reads under way per thread.
   template <class Function>
   __device__ void read_vectors(bool masked, Function take) const {
-    constexpr int32_t batch = 5, size = 4;
+    constexpr int32_t batch = 4, size = 4;
     const auto* logits = reinterpret_cast<const float4*>(logits_ + slice_.first);
     const auto* mask = reinterpret_cast<const uint32_t*>(call_.token_mask + slice_.first);
     const int32_t vectors = slice_.count / size;
@@ -257,42 +257,29 @@ class row_sampler {
   // ----------------------------------------------------------------------------------------
   __device__ int32_t draw(float peak) {
     const distribution law{peak, 1 / settings_.temperature};
-    standing last = 0;
+    token_cut last;
     if (settings_.top_k > 0 && settings_.top_k < call_.vocab)
-      last = descent<false>(state_, slice_, law).last_of(static_cast<uint64_t>(settings_.top_k));
-    if (settings_.top_p < 1) {
-      const uint64_t total = weight_of_slices(law, last, -INFINITY);
-      const double mass = static_cast<double>(settings_.top_p) * static_cast<double>(total);
-      last = descent<true>(state_, slice_, law).last_of(__double2ull_ru(fmax(mass, 1.0)));
-    }
+      last = descent<false>(state_, slice_, law, last).last_of(settings_.top_k);
+    if (settings_.top_p < 1)
+      last = descent<true>(state_, slice_, law, last).last_of_share(settings_.top_p);
     const float floor = settings_.min_p > 0
                             ? peak + settings_.temperature * logf(fminf(settings_.min_p, 1.0F))
                             : -INFINITY;
     return draw_among(law, last, floor);
   }
 
-  __device__ static uint64_t kept_weight(const distribution& law, standing last, float floor,
-                                         float value, int32_t id) {
-    return value >= floor && standing_of(value, id) >= last ? law.weight(value) : 0;
-  }
-
-  __device__ uint64_t weight_of_slices(const distribution& law, standing last, float floor) {
-    uint64_t own = 0;
-    slice_.each([&](float value, int32_t id) { own += kept_weight(law, last, floor, value, id); });
-    return state_.reducer.reduce(own, turn_++, plus());
-  }
-
   /// The token at which the running weight, in the order of ids, passes the random share of the
   /// whole.
-  __device__ int32_t draw_among(const distribution& law, standing last, float floor) {
+  __device__ int32_t draw_among(const distribution& law, const token_cut& last, float floor) {
     // Neighbouring tokens belong to one warp.
     const auto warp = static_cast<int32_t>(threadIdx.x / warp_size);
     const auto lane = static_cast<int32_t>(threadIdx.x % warp_size);
     const int32_t per_warp = (slice_.count + block_threads - 1) / block_threads * warp_size;
     const int32_t first = warp * per_warp, end = min(first + per_warp, slice_.count);
-    const auto weight_at = [&](int32_t place) {
-      return place < end ? kept_weight(law, last, floor, slice_.values[place], slice_.first + place)
-                         : 0;
+    const auto weight_at = [&](int32_t place) -> uint64_t {
+      if (place >= end) return 0;
+      const float value = slice_.values[place];
+      return value >= floor && last.keeps(value, slice_.first + place) ? law.weight(value) : 0;
     };
     uint64_t own = 0;
     for (int32_t place = first + lane; place < end; place += warp_size) own += weight_at(place);
@@ -333,7 +320,7 @@ class row_sampler {
     read<true>(false);
     const distribution law{peak, 1};
     float own = 0;
-    slice_.each([&](float value, int32_t) { own += expf(value - peak); });
+    slice_.each([&](float value, int32_t) { own += law.relative(value); });
     const double total = state_.reducer.reduce(static_cast<double>(own), turn_++, plus());
     const double log_total = static_cast<double>(peak) + log(total);
     const int32_t count = min(min(settings_.num_logprobs, plan::max_logprobs), call_.vocab);
@@ -342,8 +329,8 @@ class row_sampler {
   }
 
   __device__ void write_alternatives(const distribution& law, int32_t count, double log_total) {
-    const standing last = descent<false>(state_, slice_, law).last_of(static_cast<uint64_t>(count));
-    gather(state_, slice_, [&](float value, int32_t id) { return standing_of(value, id) >= last; });
+    const token_cut last = descent<false>(state_, slice_, law, {}).last_of(count);
+    gather(state_, slice_, [&](float value, int32_t id) { return last.keeps(value, id); });
     const auto index = static_cast<int32_t>(threadIdx.x);
     if (rank_ != 0 || index >= count) return;
     const standing own = state_.members.places[index];
