@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <random>
 #include <string>
@@ -299,7 +300,9 @@ BOOST_AUTO_TEST_CASE(a_cleared_block_holds_nothing_of_its_last_owner) {
     return f.group.run(reading).tokens;
   };
   BOOST_TEST(run_as_step(step) == std::vector<int32_t>({-1}), boost::test_tools::per_element());
-  reading.cleared_blocks.assign(reading.block_tables.begin(), reading.block_tables.end());
+  std::copy_if(reading.block_tables.begin(), reading.block_tables.end(),
+               std::back_inserter(reading.cleared_blocks),
+               [](int32_t block) { return block != 0; });  // 0 fills a table up
   const auto tokens = run_as_step(step + 1);
   BOOST_REQUIRE(tokens.size() == 1U);
   BOOST_TEST(tokens[0] >= 0);
