@@ -57,8 +57,9 @@ class arena_lease {
 /// Memory of a fixed size at a fixed address, laid out once. First `reserve` every tensor, then
 /// `seal`, then use. There is no resize: a larger layout is a new arena with a new generation.
 ///
-/// All reservations are 64-byte aligned (256 on devices). Sealing maps zeroed pages and touches them all, so that no
-/// later page fault can fail, and counts as an allocation (gpu/counters.hpp).
+/// All reservations are 64-byte aligned (256 on devices). Sealing maps zeroed pages (huge ones where the
+/// kernel has them) and touches them all, so that no later page fault can fail, and counts as an
+/// allocation (gpu/counters.hpp).
 class arena {
  public:
   /// `name` appears in the ledger and in messages.

@@ -30,8 +30,8 @@ struct cpu_options {
   int32_t num_threads = 1;  // of this rank's team; the thread that calls the operations included
 };
 
-/// The CPU backend: oneDNN and a kernel for few rows for `linear`, vectorised loops for the rest. Must be made and used on one
-/// long-lived thread (its OpenMP team belongs to that thread).
+/// The CPU backend: oneDNN and a kernel for few rows for `linear`, vectorised loops for the rest. Must be
+/// made and used on one long-lived thread (its OpenMP team belongs to that thread).
 ///
 /// A row of any result is the same bits whatever other rows, sequences or pictures the step holds and
 /// whichever bucket runs it, `linear` included (gpu/cpu/matmul.hpp says how). Throws gpu::error.
