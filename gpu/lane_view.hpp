@@ -31,6 +31,7 @@ struct lane_view {
   int64_t timeout_ns = 0;                          // a peer later than this is reported, never awaited
   const uint32_t* abort_word = nullptr;            // non-zero: leave every wait at once
   uint32_t* status = nullptr;                      // lane_status of this rank: where the host reads it
+  uint32_t* arrivals = nullptr;                    // host word that all ranks' hosts share, zero at first
 };
 
 /// Outcome of the waits inside a replay, written by the kernels to the lane's `status`.

@@ -19,10 +19,12 @@ constexpr int64_t round_up(int64_t bytes, int64_t unit) { return (bytes + unit -
 // As many as one control page holds with room to spare.
 constexpr size_t max_lanes = 16;
 
-/// The group's page on the host. Kernels of every rank read the first word and write the others.
+/// The group's page on the host. Kernels of every rank read the first word and write the statuses; hosts
+/// count the arrivals.
 struct control_words {
   alignas(64) std::atomic<uint32_t> abort_word;
   alignas(64) std::atomic<uint32_t> status[gpu::max_ranks][max_lanes];
+  alignas(64) std::atomic<uint32_t> arrivals[max_lanes];
 };
 static_assert(sizeof(control_words) <= page_bytes);
 
@@ -176,6 +178,7 @@ gpu::lane_view symmetric_arena::take_lane(const std::string& name) {
     lane.timeout_ns = std::chrono::nanoseconds(state_->timeout).count();
     lane.abort_word = reinterpret_cast<const uint32_t*>(&words.abort_word);
     lane.status = reinterpret_cast<uint32_t*>(&words.status[state_->rank][index]);
+    lane.arrivals = reinterpret_cast<uint32_t*>(&words.arrivals[index]);
     for (size_t peer = 0; peer < state_->files.size(); ++peer)
       lane.pieces[peer] =
           state_->files[peer].base() + piece_offset(state_->lanes, index, state_->kind);

@@ -8,9 +8,9 @@
 #include "gpu/cuda/kernels/rotary.hpp"
 #include "gpu/cuda/kernels/rows.hpp"
 #include "gpu/cuda/kernels/sampler.hpp"
-#include "gpu/cuda/kernels/skinny_linear.hpp"
 #include "gpu/cuda/status.hpp"
 #include "gpu/described.hpp"
+#include "gpu/operands.hpp"
 
 #include <algorithm>
 #include <utility>
@@ -67,6 +67,7 @@ tensor_view group_view(const weight_store& weights, const std::vector<linear_wei
 
 context::context(const cuda_options& options)
     : work(options.background),
+      shares_device(options.ranks_on_device > 1),
       launches(make_launches(options, work)),
       library(work.get()) {}
 
@@ -97,6 +98,8 @@ void cuda_operations::upload(tensor_view destination, const void* source, int64_
 
 void cuda_operations::download(void* destination, tensor_view source, int64_t bytes) {
   config::ensure(!capturing(), "a download inside a capture");
+  // A copy that waits for this rank's kernels could hold up the copies of the peers they wait for.
+  if (context_->shares_device) synchronize();
   check(cudaMemcpyAsync(destination, source.data, static_cast<size_t>(bytes),
                         cudaMemcpyDeviceToHost, context_->work.get()),
         "download");
@@ -163,30 +166,111 @@ std::byte* cuda_operations::take_scratch(scratch& memory, int64_t bytes) {
   return memory.take(bytes, !capturing());
 }
 
+void cuda_operations::meet_peers(const lane_view& lane) {
+  if (!context_->shares_device || capturing() || lane.size == 1) return;
+  synchronize();
+  meeting_.meet(lane);
+}
+
+skinny_linear_arguments cuda_operations::skinny(const tensor_view& output, const tensor_view& input,
+                                                const linear_weight& weight) const {
+  return {output, input.slice_rows(0, output.rows()), context_->weights.weight(weight.index),
+          context_->weights.bias(weight.index)};
+}
+
+uint32_t* cuda_operations::take_tickets() {
+  return reinterpret_cast<uint32_t*>(
+      take_scratch(context_->tickets, skinny_tickets * int64_t{sizeof(uint32_t)}));
+}
+
 // Linear.
 void cuda_operations::linear(tensor_view output, tensor_view input, const linear_weight& weight,
                              live_count rows) {
-  const tensor_view& packed = context_->weights.weight(weight.index);
-  const tensor_view& bias = context_->weights.bias(weight.index);
-  describe(described::linear(output, input, weight, packed, bias, rows));
-  const tensor_view used = input.slice_rows(0, output.rows());
-  const skinny_linear_arguments skinny{output, used, packed, bias};
-  if (takes_skinny_linear(skinny))
-    launch_skinny_linear(skinny, context_->launches);
+  const skinny_linear_arguments work = skinny(output, input, weight);
+  describe(described::linear(output, input, weight, work.weight, work.bias, rows));
+  if (takes_skinny_linear(work))
+    launch_skinny_linear(work, context_->launches);
   else
-    context_->library.run(output, used, packed, bias, capturing());
+    context_->library.run({output, work.input, work.weight, work.bias}, capturing());
+}
+
+void cuda_operations::project_heads(tensor_view qkv, tensor_view input,
+                                    const linear_weight& weight, tensor_view q_weight,
+                                    tensor_view k_weight, float epsilon, tensor_view positions,
+                                    const text_rotary& rotary, tensor_view slot_mapping,
+                                    const paged_kv& cache, live_count tokens) {
+  const skinny_linear_arguments work = skinny(qkv, input, weight);
+  head_finish finish{{qkv, q_weight, k_weight, positions, epsilon, rotary, slot_mapping, cache,
+                      tokens.value},
+                     nullptr};
+  if (!takes_finish(work, finish))
+    return operations::project_heads(qkv, input, weight, q_weight, k_weight, epsilon, positions,
+                                     rotary, slot_mapping, cache, tokens);
+  describe(described::linear(qkv, input, weight, work.weight, work.bias, tokens));
+  describe(described::qk_norm_rope_cache_write(qkv, q_weight, k_weight, epsilon, positions, rotary,
+                                               slot_mapping, cache, tokens));
+  finish.tickets = take_tickets();
+  launch_skinny_linear(work, finish, context_->launches);
+}
+
+void cuda_operations::linear_add_norm(tensor_view normed, tensor_view residual, tensor_view partial,
+                                      tensor_view input, const linear_weight& weight,
+                                      tensor_view norm_weight, float epsilon,
+                                      const visual_slot& slot, int32_t deepstack_level,
+                                      const lane_view& lane, live_count rows) {
+  const skinny_linear_arguments work = skinny(partial, input, weight);
+  const tensor_view level = deepstack_level < 0 ? tensor_view{} : slot.pool.at(deepstack_level);
+  norm_finish finish{normed,  residual,   norm_weight, level, slot.row_map,
+                     epsilon, rows.value, nullptr};
+  if (lane.size > 1 || !takes_finish(work, finish))
+    return operations::linear_add_norm(normed, residual, partial, input, weight, norm_weight,
+                                       epsilon, slot, deepstack_level, lane, rows);
+  describe(described::linear(partial, input, weight, work.weight, work.bias, rows));
+  describe(described::all_reduce_add_norm(normed, residual, partial, norm_weight, epsilon, slot,
+                                          deepstack_level, lane, rows));
+  finish.tickets = take_tickets();
+  launch_skinny_linear(work, finish, context_->launches);
+}
+
+bool cuda_operations::library_serves(const tensor_view& output, const tensor_view& input,
+                                     const linear_weight& weight) const {
+  return !takes_skinny_linear(skinny(output, input, weight));
+}
+
+void cuda_operations::gelu_linear(tensor_view output, tensor_view input,
+                                  const linear_weight& weight, gelu_kind kind, live_count rows) {
+  // The library's epilogue is the tanh form.
+  if (kind != gelu_kind::tanh || !library_serves(output, input, weight))
+    return operations::gelu_linear(output, input, weight, kind, rows);
+  const skinny_linear_arguments work = skinny(output, input, weight);
+  auto description = described::linear(output, input, weight, work.weight, work.bias, rows);
+  description.name = "gelu_linear";
+  describe(std::move(description));
+  context_->library.run(
+      {output, work.input, work.weight, work.bias, product_epilogue::gelu_tanh}, capturing());
+}
+
+void cuda_operations::linear_add(tensor_view x, tensor_view branch, tensor_view input,
+                                 const linear_weight& weight, live_count rows) {
+  if (!library_serves(x, input, weight))
+    return operations::linear_add(x, branch, input, weight, rows);
+  const skinny_linear_arguments work = skinny(x, input, weight);
+  auto description = described::linear(x, input, weight, work.weight, work.bias, rows);
+  description.name = "linear_add";
+  description.operands.push_back(updates(x));
+  describe(std::move(description));
+  context_->library.run({x, work.input, work.weight, work.bias, product_epilogue::accumulate},
+                        capturing());
 }
 
 void cuda_operations::gated_linear(tensor_view output, tensor_view gate_up, tensor_view input,
                                    const linear_weight& weight, live_count rows) {
-  const tensor_view& packed = context_->weights.weight(weight.index);
-  const tensor_view& bias = context_->weights.bias(weight.index);
-  describe(described::gated_linear(output, gate_up, input, weight, packed, bias, rows));
-  const tensor_view used = input.slice_rows(0, output.rows());
-  const skinny_linear_arguments skinny{output, used, packed, bias, true};
-  if (takes_skinny_linear(skinny)) return launch_skinny_linear(skinny, context_->launches);
+  skinny_linear_arguments work = skinny(output, input, weight);
+  work.gated = true;
+  describe(described::gated_linear(output, gate_up, input, weight, work.weight, work.bias, rows));
+  if (takes_skinny_linear(work)) return launch_skinny_linear(work, context_->launches);
   const tensor_view product = gate_up.slice_rows(0, output.rows());
-  context_->library.run(product, used, packed, bias, capturing());
+  context_->library.run({product, work.input, work.weight, work.bias}, capturing());
   launch_elementwise({row_function::silu_and_mul, output, product, rows.value},
                      context_->launches);
 }
@@ -258,6 +342,7 @@ void cuda_operations::all_reduce_add_norm(tensor_view normed, tensor_view residu
   describe(described::all_reduce_add_norm(normed, residual, partial, norm_weight, epsilon, slot,
                                           deepstack_level, lane, rows));
   const tensor_view level = deepstack_level < 0 ? tensor_view{} : slot.pool.at(deepstack_level);
+  meet_peers(lane);
   launch_all_reduce_add_norm({normed, residual, partial, norm_weight, level, slot.row_map, epsilon,
                               lane, rows.value},
                              context_->launches);
@@ -287,6 +372,7 @@ void cuda_operations::gather_rows(tensor_view output, tensor_view input, tensor_
 void cuda_operations::all_gather_columns(tensor_view output, tensor_view part,
                                          const lane_view& lane, live_count rows) {
   describe(described::all_gather_columns(output, part, lane, rows));
+  meet_peers(lane);
   launch_all_gather_columns({output, part, lane, rows.value}, context_->launches);
 }
 

@@ -1,6 +1,8 @@
 #pragma once
 
+#include "gpu/cuda/host_meeting.hpp"
 #include "gpu/cuda/kernels/launch.hpp"
+#include "gpu/cuda/kernels/skinny_linear.hpp"
 #include "gpu/cuda/linear.hpp"
 #include "gpu/cuda/scratch.hpp"
 #include "gpu/cuda/stream.hpp"
@@ -21,10 +23,12 @@ struct context {
   explicit context(const cuda_options& options);
 
   stream work;
+  bool shares_device;  // with other ranks of its group
   launch_context launches;
   weight_store weights;
   scratch attention{"attention_scratch"};
   scratch experts{"experts_scratch"};
+  scratch tickets{"tickets"};
   library_linear library;
 
   /// Everything the backend owns that a graph may touch.
@@ -59,6 +63,14 @@ class cuda_operations final : public operations {
                 live_count rows) override;
   void linear(tensor_view output, tensor_view input, const linear_weight& weight,
               live_count rows) override;
+  void project_heads(tensor_view qkv, tensor_view input, const linear_weight& weight,
+                     tensor_view q_weight, tensor_view k_weight, float epsilon,
+                     tensor_view positions, const text_rotary& rotary, tensor_view slot_mapping,
+                     const paged_kv& cache, live_count tokens) override;
+  void linear_add_norm(tensor_view normed, tensor_view residual, tensor_view partial,
+                       tensor_view input, const linear_weight& weight, tensor_view norm_weight,
+                       float epsilon, const visual_slot& slot, int32_t deepstack_level,
+                       const lane_view& lane, live_count rows) override;
   void gated_linear(tensor_view output, tensor_view gate_up, tensor_view input,
                     const linear_weight& weight, live_count rows) override;
   void qk_norm_rope_cache_write(tensor_view qkv, tensor_view q_weight, tensor_view k_weight,
@@ -91,6 +103,10 @@ class cuda_operations final : public operations {
   void segment_attention(tensor_view output, tensor_view qkv, int32_t num_heads,
                          tensor_view segment_start, live_count segments,
                          live_count patches) override;
+  void gelu_linear(tensor_view output, tensor_view input, const linear_weight& weight,
+                   gelu_kind kind, live_count rows) override;
+  void linear_add(tensor_view x, tensor_view branch, tensor_view input, const linear_weight& weight,
+                  live_count rows) override;
   void gelu(tensor_view output, tensor_view input, gelu_kind kind, live_count rows) override;
   void add(tensor_view x, tensor_view y, live_count rows) override;
   void scatter_rows(tensor_view pool_level, tensor_view input, tensor_view destination,
@@ -102,9 +118,18 @@ class cuda_operations final : public operations {
   /// nothing unowned is launched into a graph.
   void describe(baked_operation description);
   std::byte* take_scratch(scratch& memory, int64_t bytes);
+  /// Whether the library serves this product, so that its epilogues can be used.
+  bool library_serves(const tensor_view& output, const tensor_view& input,
+                      const linear_weight& weight) const;
+  skinny_linear_arguments skinny(const tensor_view& output, const tensor_view& input,
+                                 const linear_weight& weight) const;
+  uint32_t* take_tickets();
+  /// Before a launch that waits for peers.
+  void meet_peers(const lane_view& lane);
 
   std::shared_ptr<context> context_;
   std::optional<manifest> recording_;
+  host_meeting meeting_;
 };
 
 }  // namespace troupe::gpu::cuda

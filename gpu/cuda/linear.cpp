@@ -88,69 +88,51 @@ uint32_t alignment_of(const tensor_view& view) {
 
 }  // namespace
 
-class library_linear::product {
+class library_linear::prepared {
  public:
-  product(const tensor_view& output, const tensor_view& input, const tensor_view& weight,
-          const tensor_view& bias)
-      : weight_(weight), input_(input), output_(output) {
+  explicit prepared(const library_product& work)
+      : weight_(work.weight),
+        input_(work.input),
+        output_(work.output),
+        accumulates_(work.epilogue == product_epilogue::accumulate) {
     check(cublasLtMatmulDescCreate(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F),
           "cublasLtMatmulDescCreate");
     set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
-    if (bias.rank == 0) return;
-    set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-    set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, data_type_of(bias.type));
-    set_bias(bias);  // takes part in the choice of an algorithm
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_of(work));
+    if (work.bias.rank == 0) return;
+    set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, data_type_of(work.bias.type));
+    set_bias(work.bias);  // takes part in the choice of an algorithm
   }
-  product(const product&) = delete;
-  product& operator=(const product&) = delete;
-  ~product() { cublasLtMatmulDescDestroy(operation_); }
+  prepared(const prepared&) = delete;
+  prepared& operator=(const prepared&) = delete;
+  ~prepared() { cublasLtMatmulDescDestroy(operation_); }
 
   void set_bias(const tensor_view& bias) {
     if (bias.rank != 0) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, static_cast<void*>(bias.data));
   }
 
   std::vector<cublasLtMatmulHeuristicResult_t> candidates(cublasLtHandle_t handle,
-                                                          const tensor_view& output,
-                                                          const tensor_view& input,
-                                                          const tensor_view& weight) const {
-    cublasLtMatmulPreference_t preference = nullptr;
-    check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
-    const auto limit = static_cast<size_t>(workspace_bytes);
-    const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
-      check(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value),
-            "cublasLtMatmulPreferenceSetAttribute");
-    };
-    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, limit);
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(weight));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(input));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(output));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(output));
-    std::vector<cublasLtMatmulHeuristicResult_t> found(max_candidates);
-    int count = 0;
-    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
-        handle, operation_, weight_.get(), input_.get(), output_.get(), output_.get(), preference,
-        max_candidates, found.data(), &count);
-    cublasLtMatmulPreferenceDestroy(preference);
-    check(status, "cublasLtMatmulAlgoGetHeuristic");
-    found.resize(static_cast<size_t>(count));
-    std::erase_if(found, [](const auto& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
-    return found;
-  }
+                                                          const library_product& work) const;
 
   cublasStatus_t launch(cublasLtHandle_t handle, const cublasLtMatmulAlgo_t& chosen,
-                        const tensor_view& output, const tensor_view& input,
-                        const tensor_view& weight, const tensor_view& workspace,
+                        const library_product& work, const tensor_view& workspace,
                         cudaStream_t stream) const {
-    const float one = 1, zero = 0;
-    return cublasLtMatmul(handle, operation_, &one, weight.data, weight_.get(), input.data,
-                          input_.get(), &zero, output.data, output_.get(), output.data,
-                          output_.get(), &chosen, workspace.data,
+    const float one = 1, kept = accumulates_ ? 1 : 0;
+    return cublasLtMatmul(handle, operation_, &one, work.weight.data, weight_.get(),
+                          work.input.data, input_.get(), &kept, work.output.data, output_.get(),
+                          work.output.data, output_.get(), &chosen, workspace.data,
                           static_cast<size_t>(workspace_bytes), stream);
   }
 
   cublasLtMatmulAlgo_t algorithm{};
 
  private:
+  static cublasLtEpilogue_t epilogue_of(const library_product& work) {
+    const bool gelu = work.epilogue == product_epilogue::gelu_tanh;
+    if (work.bias.rank == 0) return gelu ? CUBLASLT_EPILOGUE_GELU : CUBLASLT_EPILOGUE_DEFAULT;
+    return gelu ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS;
+  }
+
   template <class Value>
   void set(cublasLtMatmulDescAttributes_t attribute, Value value) {
     check(cublasLtMatmulDescSetAttribute(operation_, attribute, &value, sizeof value),
@@ -159,7 +141,33 @@ class library_linear::product {
 
   cublasLtMatmulDesc_t operation_ = nullptr;
   layout weight_, input_, output_;
+  bool accumulates_;
 };
+
+std::vector<cublasLtMatmulHeuristicResult_t> library_linear::prepared::candidates(
+    cublasLtHandle_t handle, const library_product& work) const {
+  cublasLtMatmulPreference_t preference = nullptr;
+  check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
+  const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
+    check(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value),
+          "cublasLtMatmulPreferenceSetAttribute");
+  };
+  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<size_t>(workspace_bytes));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(work.weight));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(work.input));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(work.output));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(work.output));
+  std::vector<cublasLtMatmulHeuristicResult_t> found(max_candidates);
+  int count = 0;
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+      handle, operation_, weight_.get(), input_.get(), output_.get(), output_.get(), preference,
+      max_candidates, found.data(), &count);
+  cublasLtMatmulPreferenceDestroy(preference);
+  check(status, "cublasLtMatmulAlgoGetHeuristic");
+  found.resize(static_cast<size_t>(count));
+  std::erase_if(found, [](const auto& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
+  return found;
+}
 
 library_linear::library_linear(cudaStream_t stream)
     : stream_(stream), workspace_("matmul_workspace", memory_kind::device) {
@@ -170,44 +178,40 @@ library_linear::library_linear(cudaStream_t stream)
 }
 
 library_linear::~library_linear() {
-  products_.clear();
+  prepared_.clear();
   cublasLtDestroy(handle_);
 }
 
-void library_linear::run(const tensor_view& output, const tensor_view& input,
-                         const tensor_view& weight, const tensor_view& bias, bool capturing) {
-  const shape_key key{output.rows(),     input.width(),     output.width(),
-                      input.row_stride,  weight.row_stride, output.row_stride,
-                      input.type,        output.type,       bias.rank != 0};
-  product& found = product_of(key, output, input, weight, bias, capturing);
-  found.set_bias(bias);
-  check(found.launch(handle_, found.algorithm, output, input, weight, workspace_view_, stream_),
-        "cublasLtMatmul");
+void library_linear::run(const library_product& work, bool capturing) {
+  prepared& shape = find(work, capturing);
+  shape.set_bias(work.bias);
+  check(shape.launch(handle_, shape.algorithm, work, workspace_view_, stream_), "cublasLtMatmul");
 }
 
-library_linear::product& library_linear::product_of(const shape_key& key, const tensor_view& output,
-                                                    const tensor_view& input,
-                                                    const tensor_view& weight,
-                                                    const tensor_view& bias, bool capturing) {
-  const auto found = products_.find(key);
-  if (found != products_.end()) return *found->second;
+library_linear::prepared& library_linear::find(const library_product& work, bool capturing) {
+  const shape_key key{work.output.rows(),    work.input.width(),     work.output.width(),
+                      work.input.row_stride, work.weight.row_stride, work.output.row_stride,
+                      work.input.type,       work.output.type,       work.bias.rank != 0,
+                      work.epilogue};
+  const auto found = prepared_.find(key);
+  if (found != prepared_.end()) return *found->second;
   config::ensure(!capturing, "a product of {} rows, {} -> {}, is met first inside a capture",
-                 output.rows(), input.width(), output.width());
-  auto made = std::make_unique<product>(output, input, weight, bias);
+                 work.output.rows(), work.input.width(), work.output.width());
+  auto made = std::make_unique<prepared>(work);
   const auto known = choices().find(key);
-  made->algorithm = known ? *known : choices().keep(key, fastest(*made, output, input, weight));
-  return *products_.emplace(key, std::move(made)).first->second;
+  made->algorithm = known ? *known : choices().keep(key, fastest(*made, work));
+  return *prepared_.emplace(key, std::move(made)).first->second;
 }
 
-cublasLtMatmulAlgo_t library_linear::fastest(const product& made, const tensor_view& output,
-                                             const tensor_view& input,
-                                             const tensor_view& weight) const {
+/// An accumulating product is timed on the output itself: a warm-up run's, which means nothing.
+cublasLtMatmulAlgo_t library_linear::fastest(const prepared& shape,
+                                             const library_product& work) const {
   const event start, end;
   float best = std::numeric_limits<float>::infinity();
   cublasLtMatmulAlgo_t algorithm{};
-  for (const auto& candidate : made.candidates(handle_, output, input, weight)) {
+  for (const auto& candidate : shape.candidates(handle_, work)) {
     const auto launch = [&] {
-      return made.launch(handle_, candidate.algo, output, input, weight, workspace_view_, stream_);
+      return shape.launch(handle_, candidate.algo, work, workspace_view_, stream_);
     };
     if (launch() != CUBLAS_STATUS_SUCCESS) continue;  // the library may refuse what it proposed
     check(cudaEventRecord(start.get(), stream_), "cudaEventRecord");
@@ -221,8 +225,8 @@ cublasLtMatmulAlgo_t library_linear::fastest(const product& made, const tensor_v
     algorithm = candidate.algo;
   }
   if (best == std::numeric_limits<float>::infinity())
-    throw error(fmt::format("cuBLASLt has no algorithm for {} rows, {} -> {}", output.rows(),
-                            input.width(), output.width()));
+    throw error(fmt::format("cuBLASLt has no algorithm for {} rows, {} -> {}", work.output.rows(),
+                            work.input.width(), work.output.width()));
   return algorithm;
 }
 

@@ -68,7 +68,7 @@ double measure_cuda_matmul_rate(dtype type) {
   for (const int32_t operand : {a, b})
     cuda::fill_random(memory.view(operand), work.get());
   const double seconds = fastest(work, [&] {
-    library.run(memory.view(c), memory.view(a), memory.view(b), {}, false);
+    library.run({memory.view(c), memory.view(a), memory.view(b), {}}, false);
   });
   return 2.0 * size * size * size / seconds;
 }

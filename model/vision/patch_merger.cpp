@@ -14,8 +14,7 @@ void patch_merger::issue(const vision_step& step) const {
   else
     norm.issue(step, joined(views.normed), joined(views.x), merged_rows);
   const gpu::tensor_view hidden = joined(views.branch);
-  step.backend.linear(hidden, joined(views.normed), fc1, merged_rows);
-  step.backend.gelu(hidden, hidden, gpu::gelu_kind::erf, merged_rows);
+  step.backend.gelu_linear(hidden, joined(views.normed), fc1, gpu::gelu_kind::erf, merged_rows);
   step.backend.linear(views.merged, hidden, fc2, merged_rows);
   step.backend.scatter_rows(pool_level, views.merged, step.inputs.destination, merged_rows);
 }

@@ -20,14 +20,11 @@ void vision_block::issue(const vision_step& step) const {
   backend.vision_rope(views.qkv, num_heads, inputs.coordinates, rope_theta, patches);
   backend.segment_attention(views.attention, views.qkv, num_heads, inputs.segment_start,
                             inputs.segments, patches);
-  backend.linear(views.branch, views.attention, proj, patches);
-  backend.add(views.x, views.branch, patches);
+  backend.linear_add(views.x, views.branch, views.attention, proj, patches);
 
   norm2.issue(step, views.normed, views.x, patches);
-  backend.linear(views.mlp, views.normed, fc1, patches);
-  backend.gelu(views.mlp, views.mlp, gpu::gelu_kind::tanh, patches);
-  backend.linear(views.branch, views.mlp, fc2, patches);
-  backend.add(views.x, views.branch, patches);
+  backend.gelu_linear(views.mlp, views.normed, fc1, gpu::gelu_kind::tanh, patches);
+  backend.linear_add(views.x, views.branch, views.mlp, fc2, patches);
 }
 
 }  // namespace troupe::model

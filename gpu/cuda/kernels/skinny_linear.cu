@@ -1,5 +1,6 @@
 #include "gpu/cuda/kernels/bulk_copy.cuh"
 #include "gpu/cuda/kernels/launch.cuh"
+#include "gpu/cuda/kernels/skinny_finish.cuh"
 #include "gpu/cuda/kernels/skinny_linear.hpp"
 #include "gpu/cuda/kernels/typed.cuh"
 
@@ -17,14 +18,16 @@
 namespace troupe::gpu::cuda {
 namespace {
 
-constexpr int32_t consumer_warps = 8;
-constexpr int32_t consumer_threads = consumer_warps * warp_size;
 constexpr int32_t block_threads = consumer_threads + warp_size;
 constexpr int32_t chunk = 512;                            // columns of weights per stage
 constexpr int32_t slice = chunk / consumer_warps;         // of them per warp
 constexpr int32_t step = 32;                              // columns per pair of instructions
 constexpr int32_t row_stride_bytes = chunk * 2 + 64;      // neighbouring rows in other banks
-constexpr int32_t ring_bytes_aim = 104 * 1024;            // two kernels fit a multiprocessor
+// Of shared memory. More than half of a multiprocessor's, so that it never holds two of these blocks: the
+// early blocks of the next kernel would crowd where there is room and leave other multiprocessors idle. Less
+// than what leaves no room for attention.
+constexpr int32_t shared_bytes_aim = 132 * 1024;
+constexpr int32_t shared_bytes_aim_many_rows = 200 * 1024;  // chunks of 32 weight rows are twice as large
 
 /// Shapes known when compiling: 16 * row_tiles weight rows and 8 * column_tiles activation rows.
 template <int32_t row_tiles, int32_t column_tiles>
@@ -34,7 +37,8 @@ struct skinny_layout {
   static constexpr int32_t stage_bytes = weight_rows * row_stride_bytes;
   static constexpr int32_t sums = weight_rows * input_rows;  // of one warp
   static constexpr int32_t sums_bytes = consumer_warps * sums * 4;
-  static constexpr int32_t stages = (ring_bytes_aim - sums_bytes) / stage_bytes;
+  static constexpr int32_t stages =
+      ((row_tiles == 1 ? shared_bytes_aim : shared_bytes_aim_many_rows) - sums_bytes) / stage_bytes;
   static constexpr int32_t shared_bytes = stages * stage_bytes + sums_bytes + 2 * stages * 8;
 };
 
@@ -77,10 +81,6 @@ __device__ __forceinline__ uint4 load_shared(uint32_t address) {
                : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
                : "r"(address));
   return value;
-}
-
-__device__ __forceinline__ void consumers_meet() {
-  asm volatile("bar.sync 1, %0;" ::"n"(consumer_threads) : "memory");
 }
 
 template <class Layout>
@@ -212,10 +212,10 @@ __device__ void store_tile(const float* sums, const skinny_pointers& pointers,
   }
 }
 
-template <int32_t row_tiles, int32_t column_tiles, class Output>
+template <int32_t row_tiles, int32_t column_tiles, class Output, class Finish>
 __device__ void consume(const weight_ring<skinny_layout<row_tiles, column_tiles>>& ring,
                         float* all_sums, const skinny_pointers& pointers,
-                        const skinny_shape& shape) {
+                        const skinny_shape& shape, const Finish& finish) {
   using layout = skinny_layout<row_tiles, column_tiles>;
   const int32_t lane = static_cast<int32_t>(threadIdx.x % warp_size);
   const int32_t warp = static_cast<int32_t>(threadIdx.x / warp_size);
@@ -256,12 +256,15 @@ __device__ void consume(const weight_ring<skinny_layout<row_tiles, column_tiles>
     consumers_meet();
     store_tile<layout, Output>(all_sums, pointers, shape, tile);
     consumers_meet();
+    finish.after_tile(tile * layout::weight_rows, shape.rows);
   }
+  finish.after_block(shape.rows);
 }
 
-template <int32_t row_tiles, int32_t column_tiles, class Output>
+template <int32_t row_tiles, int32_t column_tiles, class Output, class Finish>
 __global__ void __launch_bounds__(block_threads)
-    skinny_linear_kernel(skinny_pointers pointers, skinny_shape shape) {
+    skinny_linear_kernel(skinny_pointers pointers, skinny_shape shape,
+                         const __grid_constant__ Finish finish) {
   using layout = skinny_layout<row_tiles, column_tiles>;
   extern __shared__ __align__(128) char shared[];
   auto* sums = reinterpret_cast<float*>(shared + layout::stages * layout::stage_bytes);
@@ -282,12 +285,13 @@ __global__ void __launch_bounds__(block_threads)
     wait_for_predecessor();
   } else {
     wait_for_predecessor();
-    consume<row_tiles, column_tiles, Output>(ring, sums, pointers, shape);
+    consume<row_tiles, column_tiles, Output>(ring, sums, pointers, shape, finish);
   }
 }
 
-template <int32_t row_tiles, int32_t column_tiles, class Output>
-void launch_tiles(const skinny_linear_arguments& a, const launch_context& on) {
+template <int32_t row_tiles, int32_t column_tiles, class Output, class Finish>
+void launch_tiles(const skinny_linear_arguments& a, const Finish& finish,
+                  const launch_context& on) {
   using layout = skinny_layout<row_tiles, column_tiles>;
   const auto out = static_cast<int32_t>(a.weight.rows());
   const int32_t tiles = (out + layout::weight_rows - 1) / layout::weight_rows;
@@ -300,21 +304,21 @@ void launch_tiles(const skinny_linear_arguments& a, const launch_context& on) {
                                  a.bias.rank == 0 ? nullptr : a.bias.as<const bf16>(),
                                  a.output.data,
                                  a.output.row_stride};
-  const auto kernel = skinny_linear_kernel<row_tiles, column_tiles, Output>;
+  const auto kernel = skinny_linear_kernel<row_tiles, column_tiles, Output, Finish>;
   allow_shared_memory("skinny_linear", kernel, layout::shared_bytes);
   launch_kernel("skinny_linear", kernel, static_cast<uint32_t>(std::min(on.num_sms, tiles)),
-                block_threads, layout::shared_bytes, on, pointers, shape);
+                block_threads, layout::shared_bytes, on, pointers, shape, finish);
 }
 
 template <class Output>
 void launch_rows(const skinny_linear_arguments& a, const launch_context& on) {
   const int64_t rows = a.input.rows();
   if (rows <= 8)
-    launch_tiles<1, 1, Output>(a, on);
+    launch_tiles<1, 1, Output>(a, no_finish{}, on);
   else if (rows <= 16)
-    launch_tiles<1, 2, Output>(a, on);
+    launch_tiles<1, 2, Output>(a, no_finish{}, on);
   else
-    launch_tiles<2, 4, Output>(a, on);
+    launch_tiles<2, 4, Output>(a, no_finish{}, on);
 }
 
 }  // namespace
@@ -331,6 +335,46 @@ void launch_skinny_linear(const skinny_linear_arguments& a, const launch_context
     launch_rows<float>(a, on);
   else
     launch_rows<bf16>(a, on);
+}
+
+bool takes_finish(const skinny_linear_arguments& a, const head_finish& finish) {
+  const int64_t head_dim = finish.rope.cache.blocks.width();
+  return takes_skinny_linear(a) && a.input.rows() <= skinny_finish_rows_max &&
+         a.output.type == dtype::bf16 && head_dim % skinny_layout<1, 1>::weight_rows == 0 &&
+         a.output.width() / head_dim <= skinny_tickets;
+}
+
+bool takes_finish(const skinny_linear_arguments& a, const norm_finish& finish) {
+  return takes_skinny_linear(a) && a.input.rows() <= skinny_finish_rows_max &&
+         a.output.type == dtype::f32 && finish.residual.type == dtype::bf16 &&
+         a.output.width() % 8 == 0 && a.output.width() <= norm_width_max;
+}
+
+void launch_skinny_linear(const skinny_linear_arguments& a, const head_finish& finish,
+                          const launch_context& on) {
+  const auto arguments = kernel_arguments_of<bf16>(finish.rope);
+  const int32_t tiles = 2 * arguments.half_dim / skinny_layout<1, 1>::weight_rows;
+  launch_tiles<1, 1, bf16>(a, rope_finish{arguments, finish.rope.live, finish.tickets, tiles}, on);
+}
+
+void launch_skinny_linear(const skinny_linear_arguments& a, const norm_finish& finish,
+                          const launch_context& on) {
+  const bool deepstack = finish.pool_level.rank != 0;
+  add_norm_finish made{};
+  made.partial = matrix_of<const float>(a.output);
+  made.normed = matrix_of<bf16>(finish.normed);
+  made.residual = matrix_of<bf16>(finish.residual);
+  made.norm_weight = finish.norm_weight.as<const bf16>();
+  if (deepstack) {
+    made.pool = matrix_of<const bf16>(finish.pool_level);
+    made.row_map = finish.row_map.as<const int32_t>();
+    made.pool_rows = static_cast<int32_t>(finish.pool_level.rows());
+  }
+  made.live_rows = finish.live;
+  made.ticket = finish.tickets;
+  made.width = static_cast<int32_t>(a.output.width());
+  made.epsilon = finish.epsilon;
+  launch_tiles<1, 1, float>(a, made, on);
 }
 
 }  // namespace troupe::gpu::cuda
