@@ -243,7 +243,7 @@ class merger {
 
   void check_combinations() {
     const auto& limits = result_.value.limits;
-    if (limits.max_num_batched_tokens < limits.max_num_seqs)
+    if (limits.max_num_batched_tokens != 0 && limits.max_num_batched_tokens < limits.max_num_seqs)
       faults_.push_back(fmt::format(
           "{}: limits.max_num_batched_tokens: found {}, expected at least limits.max_num_seqs = {} "
           "(one token each)",

@@ -220,7 +220,7 @@ BOOST_AUTO_TEST_CASE(all_faults_at_once) {
 
 BOOST_AUTO_TEST_CASE(faults_of_a_file_come_in_its_order) {
   const sources source{
-      "zebra = 1\nhttp.port = 0\nmodel = 2\n[vision]\nmin_pixels = -1\napple = 1\n[limits]\nblock_size = "
+      "zebra = 1\nhttp.port = -1\nmodel = 2\n[vision]\nmin_pixels = -1\napple = 1\n[limits]\nblock_size = "
       "0\n[http2]\nhost = 1\n",
       {},
       {}};
@@ -236,6 +236,10 @@ BOOST_AUTO_TEST_CASE(faults_of_a_file_come_in_its_order) {
   for (size_t i = 0; i < places.size(); ++i)
     BOOST_TEST(faults[i].starts_with((source.folder.path() / places[i]).string()),
                faults[i] << ", expected " << places[i]);
+}
+
+BOOST_AUTO_TEST_CASE(sequences_alone_leave_the_tokens_of_a_step_to_the_engine) {
+  BOOST_TEST(load("[limits]\nmax_num_seqs = 1000\n").value.limits.max_num_batched_tokens == 0);
 }
 
 BOOST_AUTO_TEST_CASE(combinations_that_cannot_work) {

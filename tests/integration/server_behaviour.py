@@ -141,7 +141,7 @@ def usage_in_every_chunk(server, report):
 def faults_of_a_configuration(report):
     """`troupe config check` lists all faults, in the order of the file."""
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
-        file.write("[vision]\nmin_pixels = -1\n[http]\nport = 0\n[limits]\nblock_size = 0\nzebra = 1\napple = 1\n")
+        file.write("[vision]\nmin_pixels = -1\n[http]\nport = -1\n[limits]\nblock_size = 0\nzebra = 1\napple = 1\n")
         file.flush()
         found = subprocess.run([PROGRAM, "config", "check", file.name], capture_output=True, text=True, timeout=60)
     lines = [int(place) for place in re.findall(r"\.toml:(\d+):", found.stderr)]
