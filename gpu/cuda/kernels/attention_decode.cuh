@@ -571,6 +571,7 @@ struct consumer {
 template <int32_t head_dim, int32_t num_stages>
 struct combiner {
   static constexpr int32_t width = head_dim / warp_size;
+  static constexpr int32_t splits_at_once = 16;  // loads under way
   struct alignas(width * 4) lane_sums {
     float values[width];
   };
@@ -612,20 +613,31 @@ struct combiner {
 
   /// A lane holds the statistics of one split and `width` dimensions of the sum.
   __device__ void combine(const tile_note& note, int32_t row) const {
+    const int64_t first = partial_row(p, note, row, 0) * head_dim + lane * width;
+    const int64_t next = int64_t{p.call.num_kv_heads} * p.call.group * head_dim;
+    lane_sums parts[splits_at_once];
+    const auto load = [&](int32_t from) {
+#pragma unroll
+      for (int32_t i = 0; i < splits_at_once; ++i)
+        if (from + i < note.splits)
+          parts[i] = load_sums(p.scratch.sums + first + (from + i) * next);
+    };
+    load(0);  // on their way while the statistics come
     float2 own = make_float2(-infinity(), 0);
     if (lane < note.splits) own = __ldcg(&p.scratch.statistics[partial_row(p, note, row, lane)]);
     const float factor = rescale(p, own.x, warp_max(own.x));
     const float inverse = 1 / warp_sum(own.y * factor);
 
     lane_sums all{};
-    const int64_t first = partial_row(p, note, row, 0) * head_dim + lane * width;
-    const int64_t next = int64_t{p.call.num_kv_heads} * p.call.group * head_dim;
-#pragma unroll 8
-    for (int32_t split = 0; split < note.splits; ++split) {
-      const lane_sums part = load_sums(p.scratch.sums + first + split * next);
-      const float split_factor = __shfl_sync(all_lanes, factor, split);
+    for (int32_t from = 0; from < note.splits; from += splits_at_once) {
+      if (from > 0) load(from);
 #pragma unroll
-      for (int32_t j = 0; j < width; ++j) all.values[j] += part.values[j] * split_factor;
+      for (int32_t i = 0; i < splits_at_once; ++i) {
+        const float split_factor = __shfl_sync(all_lanes, factor, from + i);
+        if (from + i < note.splits)
+#pragma unroll
+          for (int32_t j = 0; j < width; ++j) all.values[j] += parts[i].values[j] * split_factor;
+      }
     }
     bf16* output = p.call.output_row(note.first_token + row / p.call.group,
                                      note.kv_head * p.call.group + row % p.call.group) +

@@ -131,11 +131,10 @@ struct producer {
   }
 
   __device__ void copy_query() const {
-    const int32_t chunks = p.head_dim / chunk_values;
     const int32_t live_rows = task.tokens * p.group;
-    for (int32_t i = thread; i < sizes::rows * chunks; i += group_threads) {
-      const int32_t row = i / chunks;
-      const int32_t chunk = i % chunks;
+    for (int32_t i = thread; i < p.head_dim / chunk_values * sizes::rows; i += group_threads) {
+      const int32_t row = i % sizes::rows;
+      const int32_t chunk = i / sizes::rows;
       const int32_t source_row = min(row, live_rows - 1);
       const bf16* from = p.query_row(task.first_token + source_row / p.group,
                                      task.kv_head * p.group + source_row % p.group) +
@@ -146,12 +145,13 @@ struct producer {
     }
   }
 
-  /// Eight threads a row, each a chunk of every eight; the chunks that are left a thread a row.
-  /// Keys, or with their offset values, past the last one are zero: a weight of zero does not
-  /// silence NaN.
+  /// Eight lanes write one chunk of eight rows, which is a whole line of shared memory; the four
+  /// eights of a warp read neighbouring chunks, so that global memory is read by 64 bytes. Chunks
+  /// past the last four: a thread a row. Keys, or with their offset values, past the last one are
+  /// zero: a weight of zero does not silence NaN.
   __device__ void copy_tile(int32_t tile, int64_t offset) {
-    constexpr int32_t panels = head_dim / 64, rest = head_dim / chunk_values % 8;
-    constexpr int32_t rows_at_once = group_threads / 8;
+    constexpr int32_t fours = head_dim / chunk_values / 4, rest = head_dim / chunk_values % 4;
+    constexpr int32_t rows_at_once = group_threads / 4;
     static_assert(key_tile == group_threads);
     const int32_t chunks = p.head_dim / chunk_values;
     const int32_t first = tile * key_tile;
@@ -168,17 +168,19 @@ struct producer {
     const auto address = [&](int32_t row) {
       return reader.row_of_tile(first, min(row, live - 1)) + offset;
     };
+    const int32_t first_row = thread / warp_size * 8 + thread % 8;
+    const int32_t first_chunk = thread % warp_size / 8;
 #pragma unroll
     for (int32_t i = 0; i < key_tile / rows_at_once; ++i) {
-      const int32_t row = thread / 8 + rows_at_once * i;
+      const int32_t row = first_row + rows_at_once * i;
       const bf16* from = address(row);
 #pragma unroll
-      for (int32_t panel = 0; panel < panels; ++panel) copy(from, row, 8 * panel + thread % 8);
+      for (int32_t four = 0; four < fours; ++four) copy(from, row, first_chunk + 4 * four);
     }
     if constexpr (rest > 0) {
       const bf16* from = address(thread);
 #pragma unroll
-      for (int32_t i = 0; i < rest; ++i) copy(from, thread, 8 * panels + i);
+      for (int32_t i = 0; i < rest; ++i) copy(from, thread, 4 * fours + i);
     }
     arrive_after_copies(&place.full[place.index]);
     place.advance();
