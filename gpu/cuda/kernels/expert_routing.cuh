@@ -86,6 +86,19 @@ __device__ int32_t sum_below(const int32_t* counts, int32_t expert, Function fun
   return static_cast<int32_t>(sum);
 }
 
+/// The experts of four neighbouring pairs, -1 for pairs past the end.
+struct four_experts {
+  int32_t values[4];
+
+  __device__ four_experts(const expert_table& table, int32_t first, int32_t pairs) {
+    int4 loaded{};
+    if (first < pairs) loaded = *reinterpret_cast<const int4*>(table.experts + first);
+    const int32_t experts[4] = {loaded.x, loaded.y, loaded.z, loaded.w};
+#pragma unroll
+    for (int32_t i = 0; i < 4; ++i) values[i] = first + i < pairs ? experts[i] : -1;
+  }
+};
+
 /// One block per expert: its members in the order of pairs. Every block counts all pairs, so that
 /// none waits for another.
 __global__ void __launch_bounds__(list_threads)
@@ -93,6 +106,7 @@ __global__ void __launch_bounds__(list_threads)
   __shared__ int32_t counts[routed_experts_max];
   __shared__ int32_t of_warps[2][list_warps];
   __shared__ float shared[list_warps];
+  constexpr int32_t stretch = 4 * list_threads;
   release_successor();
   const auto thread = static_cast<int32_t>(threadIdx.x);
   for (int32_t i = thread; i < sizes.num_experts; i += list_threads) counts[i] = 0;
@@ -100,13 +114,17 @@ __global__ void __launch_bounds__(list_threads)
   __syncthreads();
   const int32_t pairs = live(live_rows, sizes.capacity) * sizes.top_k;
   const auto expert = static_cast<int32_t>(blockIdx.x);
-  for (int32_t pair = thread; pair < pairs; pair += list_threads)
-    atomicAdd(&counts[table.experts[pair]], 1);
+  for (int32_t pair = 4 * thread; pair < pairs; pair += stretch) {
+    const four_experts experts(table, pair, pairs);
+#pragma unroll
+    for (const int32_t of_pair : experts.values)
+      if (of_pair >= 0) atomicAdd(&counts[of_pair], 1);
+  }
   __syncthreads();
+  const auto tiles_of = [](int32_t members) { return (members + tile_rows - 1) / tile_rows; };
   const int32_t first = sum_below(
       counts, expert, [](int32_t n) { return n; }, shared);
-  const int32_t tiles = sum_below(
-      counts, expert, [](int32_t n) { return (n + tile_rows - 1) / tile_rows; }, shared);
+  const int32_t tiles = sum_below(counts, expert, tiles_of, shared);
   const int32_t active = sum_below(
       counts, expert, [](int32_t n) { return n > 0; }, shared);
   const int32_t count = counts[expert];
@@ -116,25 +134,30 @@ __global__ void __launch_bounds__(list_threads)
     if (count > 0) table.active[active] = expert;
     if (expert == sizes.num_experts - 1) {
       table.offsets[expert + 1] = pairs;
-      table.tile_starts[expert + 1] = tiles + (count + tile_rows - 1) / tile_rows;
+      table.tile_starts[expert + 1] = tiles + tiles_of(count);
       *table.num_active = active + (count > 0);
     }
   }
+  const int32_t warp = thread / warp_size, lane = thread % warp_size;
   int32_t place = first;
-  for (int32_t start = 0, turn = 0; place < first + count; start += list_threads, ++turn) {
-    const int32_t pair = start + thread;
-    const bool member = pair < pairs && table.experts[pair] == expert;
-    const uint32_t members = __ballot_sync(all_lanes, member);
-    const int32_t warp = thread / warp_size, lane = thread % warp_size;
+  for (int32_t start = 0, turn = 0; place < first + count; start += stretch, ++turn) {
+    const int32_t pair = start + 4 * thread;
+    const four_experts experts(table, pair, pairs);
+    int32_t own = 0;
+#pragma unroll
+    for (const int32_t of_pair : experts.values) own += of_pair == expert;
+    const int32_t inclusive = warp_inclusive_sum(own);
     int32_t* of_warp = of_warps[turn % 2];
-    if (lane == 0) of_warp[warp] = __popc(members);
+    if (lane == warp_size - 1) of_warp[warp] = inclusive;
     __syncthreads();
-    int32_t before = place;
+    int32_t target = place + inclusive - own;
     for (int32_t i = 0; i < list_warps; ++i) {
-      if (i < warp) before += of_warp[i];
+      if (i < warp) target += of_warp[i];
       place += of_warp[i];
     }
-    if (member) table.members[before + __popc(members & ((1U << lane) - 1))] = pair;
+#pragma unroll
+    for (int32_t i = 0; i < 4; ++i)
+      if (experts.values[i] == expert) table.members[target++] = pair + i;
   }
 }
 

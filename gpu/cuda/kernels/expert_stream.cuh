@@ -35,8 +35,8 @@ struct stream_layout {
   static constexpr int32_t outputs = is_gated ? 8 : 16;  // of a group
   static constexpr int32_t outputs_per_block = groups * outputs;
   static constexpr int32_t members = 8 * column_tiles;
-  static constexpr int32_t batch =
-      column_tiles <= 2 ? 8 : 4;  // steps whose loads are issued together
+  static constexpr int32_t blocks = column_tiles == 1 ? 5 : 4;  // per multiprocessor
+  static constexpr int32_t batch = column_tiles == 2 ? 8 : 4;   // steps whose loads go together
 };
 
 /// This warp's sums over its columns for members [first, first + live_members) of a pass.
@@ -71,7 +71,8 @@ __device__ __forceinline__ void stream_columns(float (&sums)[column_tiles][4],
 }
 
 template <int32_t column_tiles, int32_t split, bool is_gated>
-__global__ void __launch_bounds__(stream_threads, 4)
+__global__ void __launch_bounds__(stream_threads,
+                                  stream_layout<column_tiles, split, is_gated>::blocks)
     expert_stream_kernel(expert_product<bf16> product, expert_table table) {
   using layout = stream_layout<column_tiles, split, is_gated>;
   constexpr int32_t rows = 16;

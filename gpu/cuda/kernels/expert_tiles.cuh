@@ -16,16 +16,31 @@ constexpr int32_t tile_columns = 64;  // of one stage
 constexpr int32_t tile_chunks = tile_columns / chunk_values;
 constexpr int32_t tile_weights = 128;
 constexpr int32_t tile_stages = 3;
-constexpr uint32_t tile_stride = chunk_stride(128);  // of chunks, of both operands
-constexpr uint32_t operand_bytes = tile_chunks * tile_stride;
+constexpr uint32_t tile_row_bytes = tile_columns * 2;
+constexpr uint32_t operand_bytes = 128 * tile_row_bytes;
 constexpr uint32_t stage_bytes = 2 * operand_bytes;
 constexpr uint32_t tiles_shared_bytes = tile_stages * stage_bytes;
-static_assert(tile_rows == 128);
+static_assert(tile_rows == 128 && tile_row_bytes == 128);
+
+/// Where chunk `chunk` of row `row` lies in an operand: the chunks of a row share one line of
+/// shared memory, which asynchronous copies fill at once, in an order that spreads a column over
+/// all banks. (The hardware calls it swizzling by 128 bytes; it counts from addresses that are
+/// multiples of 1024.)
+__device__ __forceinline__ uint32_t chunk_offset(int32_t row, int32_t chunk) {
+  return static_cast<uint32_t>(row) * tile_row_bytes +
+         static_cast<uint32_t>(chunk ^ row % tile_chunks) * chunk_bytes;
+}
+/// Such an operand from a row that is a multiple of 8 and 16 columns from `address` on.
+__device__ __forceinline__ uint64_t swizzled_operand(uint32_t address) {
+  constexpr uint64_t swizzle_128 = uint64_t{1} << 62;
+  return tile_descriptor(address, chunk_bytes, 8 * tile_row_bytes) | swizzle_128;
+}
 
 /// A thread's share of the copies into a stage: one chunk of every 32nd row.
 struct tile_copier {
   static constexpr int32_t rows_per_round = tile_threads / tile_chunks;
   static constexpr int32_t rounds = 128 / rows_per_round;
+  static_assert(rows_per_round % tile_chunks == 0);  // rounds differ by whole rows alone
   const bf16* members[rounds];
   const bf16* weights[rounds];
   uint32_t target;  // in the first stage
@@ -38,7 +53,7 @@ struct tile_copier {
     const bool valid = from < in;
 #pragma unroll
     for (int32_t i = 0; i < rounds; ++i) {
-      const uint32_t row = to + static_cast<uint32_t>(i * rows_per_round) * chunk_bytes;
+      const uint32_t row = to + static_cast<uint32_t>(i * rows_per_round) * tile_row_bytes;
       copy16_async(row, members[i] + from, valid);
       copy16_async(row + operand_bytes, weights[i] + from, valid);
     }
@@ -60,13 +75,13 @@ __device__ __forceinline__ int32_t expert_of_tile(const expert_table& table, int
 /// Sums of a warp group: 64 members, 128 weight rows.
 __device__ __forceinline__ void multiply_stage(float (&sums)[64], uint32_t stage, int32_t group,
                                                bool add) {
-  const uint32_t members = stage + static_cast<uint32_t>(group) * 64 * chunk_bytes;
+  const uint32_t members = stage + static_cast<uint32_t>(group) * 64 * tile_row_bytes;
   const uint32_t weights = stage + operand_bytes;
   warpgroup_begin();
 #pragma unroll
-  for (uint32_t i = 0; i < tile_chunks / 2; ++i)
-    wgmma_rows(sums, row_operand(members + 2 * i * tile_stride, tile_stride),
-               row_operand(weights + 2 * i * tile_stride, tile_stride), add || i > 0);
+  for (uint32_t chunk = 0; chunk < tile_chunks; chunk += 2)
+    wgmma_rows(sums, swizzled_operand(members + chunk * chunk_bytes),
+               swizzled_operand(weights + chunk * chunk_bytes), add || chunk > 0);
   warpgroup_commit();
 }
 
@@ -99,7 +114,7 @@ __device__ __forceinline__ void store_tile(const expert_product<bf16>& product,
 template <bool is_gated>
 __global__ void __launch_bounds__(tile_threads, 2)
     expert_tiles_kernel(expert_product<bf16> product, expert_table table, int32_t num_experts) {
-  extern __shared__ __align__(128) char stages[];
+  extern __shared__ __align__(1024) char stages[];
   release_successor();
   wait_for_predecessor();
   const auto tile = static_cast<int32_t>(blockIdx.y);
@@ -118,8 +133,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
   const int32_t chunk = thread % tile_chunks, copied_row = thread / tile_chunks;
   copier.column = chunk * chunk_values;
   copier.in = product.in;
-  copier.target = shared_address(stages) + static_cast<uint32_t>(chunk) * tile_stride +
-                  static_cast<uint32_t>(copied_row) * chunk_bytes;
+  copier.target = shared_address(stages) + chunk_offset(copied_row, chunk);
 #pragma unroll
   for (int32_t i = 0; i < tile_copier::rounds; ++i) {
     // Rows past the end are computed from the last one and not stored.
