@@ -181,26 +181,6 @@ class operations {
                                    int32_t deepstack_level, const lane_view& lane,
                                    live_count rows) = 0;
 
-  /// qkv = linear(input), then qk_norm_rope_cache_write on it. A backend may fuse them.
-  virtual void project_heads(tensor_view qkv, tensor_view input, const linear_weight& weight,
-                             tensor_view q_weight, tensor_view k_weight, float epsilon,
-                             tensor_view positions, const text_rotary& rotary,
-                             tensor_view slot_mapping, const paged_kv& cache, live_count tokens) {
-    linear(qkv, input, weight, tokens);
-    qk_norm_rope_cache_write(qkv, q_weight, k_weight, epsilon, positions, rotary, slot_mapping,
-                             cache, tokens);
-  }
-
-  /// partial = linear(input), then all_reduce_add_norm of it. A backend may fuse them.
-  virtual void linear_add_norm(tensor_view normed, tensor_view residual, tensor_view partial,
-                               tensor_view input, const linear_weight& weight,
-                               tensor_view norm_weight, float epsilon, const visual_slot& slot,
-                               int32_t deepstack_level, const lane_view& lane, live_count rows) {
-    linear(partial, input, weight, rows);
-    all_reduce_add_norm(normed, residual, partial, norm_weight, epsilon, slot, deepstack_level, lane,
-                        rows);
-  }
-
   /// Mixture of experts: softmax over router_logits [rows, experts] f32, the top_k largest (lowest
   /// index wins ties) renormalised, then output [rows, hidden] f32 = sum w_e * down_e(silu(g) * u).
   /// gate_up[e]: hidden -> 2 * width (gate first), down[e]: width -> hidden.

@@ -178,11 +178,6 @@ skinny_linear_arguments cuda_operations::skinny(const tensor_view& output, const
           context_->weights.bias(weight.index)};
 }
 
-uint32_t* cuda_operations::take_tickets() {
-  return reinterpret_cast<uint32_t*>(
-      take_scratch(context_->tickets, skinny_tickets * int64_t{sizeof(uint32_t)}));
-}
-
 // Linear.
 void cuda_operations::linear(tensor_view output, tensor_view input, const linear_weight& weight,
                              live_count rows) {
@@ -192,44 +187,6 @@ void cuda_operations::linear(tensor_view output, tensor_view input, const linear
     launch_skinny_linear(work, context_->launches);
   else
     context_->library.run({output, work.input, work.weight, work.bias}, capturing());
-}
-
-void cuda_operations::project_heads(tensor_view qkv, tensor_view input,
-                                    const linear_weight& weight, tensor_view q_weight,
-                                    tensor_view k_weight, float epsilon, tensor_view positions,
-                                    const text_rotary& rotary, tensor_view slot_mapping,
-                                    const paged_kv& cache, live_count tokens) {
-  const skinny_linear_arguments work = skinny(qkv, input, weight);
-  head_finish finish{{qkv, q_weight, k_weight, positions, epsilon, rotary, slot_mapping, cache,
-                      tokens.value},
-                     nullptr};
-  if (!takes_finish(work, finish))
-    return operations::project_heads(qkv, input, weight, q_weight, k_weight, epsilon, positions,
-                                     rotary, slot_mapping, cache, tokens);
-  describe(described::linear(qkv, input, weight, work.weight, work.bias, tokens));
-  describe(described::qk_norm_rope_cache_write(qkv, q_weight, k_weight, epsilon, positions, rotary,
-                                               slot_mapping, cache, tokens));
-  finish.tickets = take_tickets();
-  launch_skinny_linear(work, finish, context_->launches);
-}
-
-void cuda_operations::linear_add_norm(tensor_view normed, tensor_view residual, tensor_view partial,
-                                      tensor_view input, const linear_weight& weight,
-                                      tensor_view norm_weight, float epsilon,
-                                      const visual_slot& slot, int32_t deepstack_level,
-                                      const lane_view& lane, live_count rows) {
-  const skinny_linear_arguments work = skinny(partial, input, weight);
-  const tensor_view level = deepstack_level < 0 ? tensor_view{} : slot.pool.at(deepstack_level);
-  norm_finish finish{normed,  residual,   norm_weight, level, slot.row_map,
-                     epsilon, rows.value, nullptr};
-  if (lane.size > 1 || !takes_finish(work, finish))
-    return operations::linear_add_norm(normed, residual, partial, input, weight, norm_weight,
-                                       epsilon, slot, deepstack_level, lane, rows);
-  describe(described::linear(partial, input, weight, work.weight, work.bias, rows));
-  describe(described::all_reduce_add_norm(normed, residual, partial, norm_weight, epsilon, slot,
-                                          deepstack_level, lane, rows));
-  finish.tickets = take_tickets();
-  launch_skinny_linear(work, finish, context_->launches);
 }
 
 bool cuda_operations::library_serves(const tensor_view& output, const tensor_view& input,

@@ -28,7 +28,6 @@ struct context {
   weight_store weights;
   scratch attention{"attention_scratch"};
   scratch experts{"experts_scratch"};
-  scratch tickets{"tickets"};
   library_linear library;
 
   /// Everything the backend owns that a graph may touch.
@@ -63,14 +62,6 @@ class cuda_operations final : public operations {
                 live_count rows) override;
   void linear(tensor_view output, tensor_view input, const linear_weight& weight,
               live_count rows) override;
-  void project_heads(tensor_view qkv, tensor_view input, const linear_weight& weight,
-                     tensor_view q_weight, tensor_view k_weight, float epsilon,
-                     tensor_view positions, const text_rotary& rotary, tensor_view slot_mapping,
-                     const paged_kv& cache, live_count tokens) override;
-  void linear_add_norm(tensor_view normed, tensor_view residual, tensor_view partial,
-                       tensor_view input, const linear_weight& weight, tensor_view norm_weight,
-                       float epsilon, const visual_slot& slot, int32_t deepstack_level,
-                       const lane_view& lane, live_count rows) override;
   void gated_linear(tensor_view output, tensor_view gate_up, tensor_view input,
                     const linear_weight& weight, live_count rows) override;
   void qk_norm_rope_cache_write(tensor_view qkv, tensor_view q_weight, tensor_view k_weight,
@@ -123,7 +114,6 @@ class cuda_operations final : public operations {
                       const linear_weight& weight) const;
   skinny_linear_arguments skinny(const tensor_view& output, const tensor_view& input,
                                  const linear_weight& weight) const;
-  uint32_t* take_tickets();
   /// Before a launch that waits for peers.
   void meet_peers(const lane_view& lane);
 

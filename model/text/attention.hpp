@@ -13,8 +13,8 @@ struct attention {
   gpu::text_rotary rotary;
   gpu::paged_kv cache;
 
-  /// Reads `normed`; ends with `update`.
-  void issue(const text_step& step, const residual_update& update) const;
+  /// Reads `normed`; leaves this rank's part of the result in `partial`.
+  void issue(const text_step& step) const;
 };
 
 }  // namespace troupe::model

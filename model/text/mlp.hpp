@@ -12,7 +12,7 @@ struct dense_mlp {
   gpu::linear_weight gate_up;
   gpu::linear_weight down;
 
-  void issue(const text_step& step, const residual_update& update) const;
+  void issue(const text_step& step) const;
 };
 
 /// The same, by the few experts that a router chooses for each token.
@@ -22,7 +22,7 @@ struct expert_mlp {
   std::vector<gpu::linear_weight> down;     // [experts]
   int32_t num_experts_per_tok = 0;
 
-  void issue(const text_step& step, const residual_update& update) const;
+  void issue(const text_step& step) const;
 };
 
 /// Either kind reads `normed` and leaves this rank's part of the result in `partial`.

@@ -21,20 +21,6 @@ text_shape share_of(const config::text_config& text, int32_t tp_size) {
   return shape;
 }
 
-void residual_update::add_product(const text_step& step, const gpu::tensor_view& input,
-                                  const gpu::linear_weight& weight) const {
-  const auto& rows = step.activations;
-  step.backend.linear_add_norm(rows.normed, rows.residual, rows.partial, input, weight, norm,
-                               step.epsilon, step.slot, deepstack_level, step.lane,
-                               step.inputs.tokens);
-}
-
-void residual_update::add_partial(const text_step& step) const {
-  const auto& rows = step.activations;
-  step.backend.all_reduce_add_norm(rows.normed, rows.residual, rows.partial, norm, step.epsilon,
-                                   step.slot, deepstack_level, step.lane, step.inputs.tokens);
-}
-
 text_activations text_activations::cut(int64_t tokens, int64_t rows) const {
   text_activations part = *this;
   for (auto* view : {&part.residual, &part.normed, &part.qkv, &part.attention, &part.partial,

@@ -57,17 +57,4 @@ struct text_step {
   float epsilon = 0;  // rms_norm_eps
 };
 
-/// How a block of a layer ends: the ranks' parts of its result are summed and added to the residual, then
-/// the deepstack rows, and what follows gets its normed input.
-struct residual_update {
-  gpu::tensor_view norm;         // [hidden] of what follows
-  int32_t deepstack_level = -1;  // -1: none
-
-  /// Of the product of `input` with `weight`.
-  void add_product(const text_step& step, const gpu::tensor_view& input,
-                   const gpu::linear_weight& weight) const;
-  /// Of what lies in `partial`.
-  void add_partial(const text_step& step) const;
-};
-
 }  // namespace troupe::model

@@ -1,5 +1,6 @@
 #include "gpu/cuda/kernels/launch.cuh"
-#include "gpu/cuda/kernels/rotary.cuh"
+#include "gpu/cuda/kernels/rotary.hpp"
+#include "gpu/cuda/kernels/typed.cuh"
 
 #include <algorithm>
 #include <array>
@@ -10,27 +11,105 @@ namespace {
 
 constexpr int32_t block_threads = 256;
 constexpr int32_t warps_per_block = block_threads / warp_size;
-/// Block (token, part): its warps share the heads of that part.
-template <class T>
-__global__ void text_rope_kernel(const __grid_constant__ text_rope_kernel_arguments<T> a,
-                                 int32_t capacity, const int32_t* live_tokens) {
-  release_successor();
-  wait_for_predecessor();
-  const int32_t token = static_cast<int32_t>(blockIdx.x);
-  if (token >= live(live_tokens, capacity)) return;
-  const lane_angles angles = angles_of(a, token);
-  const int32_t warp = static_cast<int32_t>(threadIdx.x / warp_size);
-  const int32_t heads = a.q_heads + 2 * a.kv_heads;
-  const int32_t step = warps_per_block * static_cast<int32_t>(gridDim.y);
-  for (int32_t h = warp + warps_per_block * static_cast<int32_t>(blockIdx.y); h < heads; h += step)
-    place_head(a, token, h, angles);
-}
+constexpr int32_t half_dim_max = 128;  // head_dim up to 256
+constexpr int32_t pairs_per_lane = half_dim_max / warp_size;
 
-/// cos and sin of one patch's angles.
+/// cos and sin of one token's angles.
 struct angle_table {
   float cosine[half_dim_max];
   float sine[half_dim_max];
 };
+
+struct text_rope_shape {
+  int32_t q_heads, kv_heads, half_dim;
+  int32_t block_size;
+  int32_t max_tokens;  // row length of the positions
+  float epsilon, attention_factor;
+};
+
+struct rotary_source {
+  const int32_t* positions;  // [3, max_tokens]
+  const float* inverse_frequency;
+  const int32_t* axis;
+};
+
+template <class T>
+struct head_weights {
+  const T* query;
+  const T* key;
+};
+
+/// A warp norms (RMS) and rotates one head. Lane l has the pairs (i, i + half_dim) for i = l, l + 32, ...
+template <class T>
+__device__ void norm_and_rotate(T* output, const T* head, const T* weight, const angle_table& angles,
+                                const text_rope_shape& shape) {
+  const int32_t lane = static_cast<int32_t>(threadIdx.x % warp_size), half = shape.half_dim;
+  float low[pairs_per_lane], high[pairs_per_lane];
+  float squares = 0;
+#pragma unroll
+  for (int32_t p = 0; p < pairs_per_lane; ++p) {
+    const int32_t i = lane + p * warp_size;
+    low[p] = i < half ? to_f32(head[i]) : 0;
+    high[p] = i < half ? to_f32(head[half + i]) : 0;
+    squares += low[p] * low[p] + high[p] * high[p];
+  }
+  const float scale = rsqrtf(warp_sum(squares) / static_cast<float>(2 * half) + shape.epsilon);
+#pragma unroll
+  for (int32_t p = 0; p < pairs_per_lane; ++p) {
+    const int32_t i = lane + p * warp_size;
+    if (i >= half) continue;
+    const float first = rounded<T>(to_f32(weight[i]) * rounded<T>(low[p] * scale));
+    const float second = rounded<T>(to_f32(weight[half + i]) * rounded<T>(high[p] * scale));
+    const float cosine = angles.cosine[i], sine = angles.sine[i];
+    output[i] = from_f32<T>(first * cosine - second * sine);
+    output[half + i] = from_f32<T>(second * cosine + first * sine);
+  }
+}
+
+/// Block (token, part): its warps share the heads of that part: queries in place, keys and values into
+/// the cache.
+template <class T>
+__global__ void text_rope_kernel(matrix<T> qkv, head_weights<T> weights, rotary_source source,
+                                 const int32_t* slot_mapping, T* cache, text_rope_shape shape,
+                                 int32_t capacity, const int32_t* live_tokens) {
+  __shared__ angle_table angles;
+  release_successor();
+  wait_for_predecessor();
+  const int32_t token = static_cast<int32_t>(blockIdx.x), half = shape.half_dim;
+  if (token >= live(live_tokens, capacity)) return;
+  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < half; i += block_threads) {
+    const int32_t position = source.positions[source.axis[i] * shape.max_tokens + token];
+    float sine, cosine;
+    sincosf(static_cast<float>(position) * source.inverse_frequency[i], &sine, &cosine);
+    angles.cosine[i] = cosine * shape.attention_factor;
+    angles.sine[i] = sine * shape.attention_factor;
+  }
+  __syncthreads();
+
+  const int32_t warp = static_cast<int32_t>(threadIdx.x / warp_size), dim = 2 * half;
+  const int32_t lane = static_cast<int32_t>(threadIdx.x % warp_size);
+  const int32_t heads = shape.q_heads + 2 * shape.kv_heads;
+  const int32_t slot = slot_mapping[token];
+  const int64_t head_span = static_cast<int64_t>(shape.block_size) * dim;
+  const int64_t block_span = shape.kv_heads * head_span;
+  T* block = cache + static_cast<int64_t>(slot / shape.block_size) * 2 * block_span +
+             slot % shape.block_size * dim;
+  const int32_t step = warps_per_block * static_cast<int32_t>(gridDim.y);
+  for (int32_t h = warp + warps_per_block * static_cast<int32_t>(blockIdx.y); h < heads; h += step) {
+    T* head = qkv.row(token) + static_cast<int64_t>(h) * dim;
+    if (h < shape.q_heads) {
+      norm_and_rotate(head, head, weights.query, angles, shape);
+      continue;
+    }
+    if (slot < 0) continue;
+    const int32_t kv = (h - shape.q_heads) % shape.kv_heads;
+    T* key = block + kv * head_span;
+    if (h < shape.q_heads + shape.kv_heads)
+      norm_and_rotate(key, head, weights.key, angles, shape);
+    else
+      for (int32_t i = lane; i < dim; i += warp_size) key[block_span + i] = head[i];
+  }
+}
 
 /// Frequencies of one axis, by value: constants of the model.
 struct axis_frequencies {
@@ -121,14 +200,27 @@ __global__ void position_embedding_kernel(matrix<T> x, matrix<const T> table,
 
 void launch_text_rope(const text_rope_arguments& a, const launch_context& on) {
   with_activation(a.qkv.type, [&]<class T>(T) {
-    const auto arguments = kernel_arguments_of<T>(a);
+    const auto dim = static_cast<int32_t>(a.cache.blocks.width());
     const auto capacity = static_cast<int32_t>(a.qkv.rows());
-    const int32_t heads = arguments.q_heads + 2 * arguments.kv_heads;
-    // Few tokens: one head per warp, for latency. Many: one block has all heads.
+    const int32_t heads = static_cast<int32_t>(a.qkv.width()) / dim;
+    const text_rope_shape shape{heads - 2 * a.cache.num_kv_heads,
+                                a.cache.num_kv_heads,
+                                dim / 2,
+                                a.cache.block_size,
+                                static_cast<int32_t>(a.positions.row_stride),
+                                a.epsilon,
+                                a.rotary.attention_factor};
+    // Few tokens: one head per warp, for latency. Many: one block has all heads, and the angles once.
     const int32_t parts = capacity <= 64 ? (heads + warps_per_block - 1) / warps_per_block : 1;
     launch_kernel("qk_norm_rope_cache_write", text_rope_kernel<T>,
                   dim3(static_cast<uint32_t>(capacity), static_cast<uint32_t>(parts)), block_threads,
-                  0, on, arguments, capacity, a.live);
+                  0, on, matrix_of<T>(a.qkv),
+                  head_weights<T>{a.q_weight.as<const T>(), a.k_weight.as<const T>()},
+                  rotary_source{a.positions.as<const int32_t>(),
+                                a.rotary.inverse_frequency.as<const float>(),
+                                a.rotary.axis.as<const int32_t>()},
+                  a.slot_mapping.as<const int32_t>(), a.cache.blocks.as<T>(), shape, capacity,
+                  a.live);
   });
 }
 

@@ -1,6 +1,5 @@
 #include "gpu/cuda/kernels/bulk_copy.cuh"
 #include "gpu/cuda/kernels/launch.cuh"
-#include "gpu/cuda/kernels/skinny_finish.cuh"
 #include "gpu/cuda/kernels/skinny_linear.hpp"
 #include "gpu/cuda/kernels/typed.cuh"
 
@@ -18,6 +17,8 @@
 namespace troupe::gpu::cuda {
 namespace {
 
+constexpr int32_t consumer_warps = 8;
+constexpr int32_t consumer_threads = consumer_warps * warp_size;
 constexpr int32_t block_threads = consumer_threads + warp_size;
 constexpr int32_t chunk = 512;                            // columns of weights per stage
 constexpr int32_t slice = chunk / consumer_warps;         // of them per warp
@@ -81,6 +82,10 @@ __device__ __forceinline__ uint4 load_shared(uint32_t address) {
                : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
                : "r"(address));
   return value;
+}
+
+__device__ __forceinline__ void consumers_meet() {
+  asm volatile("bar.sync 1, %0;" ::"n"(consumer_threads) : "memory");
 }
 
 template <class Layout>
@@ -212,10 +217,10 @@ __device__ void store_tile(const float* sums, const skinny_pointers& pointers,
   }
 }
 
-template <int32_t row_tiles, int32_t column_tiles, class Output, class Finish>
+template <int32_t row_tiles, int32_t column_tiles, class Output>
 __device__ void consume(const weight_ring<skinny_layout<row_tiles, column_tiles>>& ring,
                         float* all_sums, const skinny_pointers& pointers,
-                        const skinny_shape& shape, const Finish& finish) {
+                        const skinny_shape& shape) {
   using layout = skinny_layout<row_tiles, column_tiles>;
   const int32_t lane = static_cast<int32_t>(threadIdx.x % warp_size);
   const int32_t warp = static_cast<int32_t>(threadIdx.x / warp_size);
@@ -256,15 +261,12 @@ __device__ void consume(const weight_ring<skinny_layout<row_tiles, column_tiles>
     consumers_meet();
     store_tile<layout, Output>(all_sums, pointers, shape, tile);
     consumers_meet();
-    finish.after_tile(tile * layout::weight_rows, shape.rows);
   }
-  finish.after_block(shape.rows);
 }
 
-template <int32_t row_tiles, int32_t column_tiles, class Output, class Finish>
+template <int32_t row_tiles, int32_t column_tiles, class Output>
 __global__ void __launch_bounds__(block_threads)
-    skinny_linear_kernel(skinny_pointers pointers, skinny_shape shape,
-                         const __grid_constant__ Finish finish) {
+    skinny_linear_kernel(skinny_pointers pointers, skinny_shape shape) {
   using layout = skinny_layout<row_tiles, column_tiles>;
   extern __shared__ __align__(128) char shared[];
   auto* sums = reinterpret_cast<float*>(shared + layout::stages * layout::stage_bytes);
@@ -285,13 +287,12 @@ __global__ void __launch_bounds__(block_threads)
     wait_for_predecessor();
   } else {
     wait_for_predecessor();
-    consume<row_tiles, column_tiles, Output>(ring, sums, pointers, shape, finish);
+    consume<row_tiles, column_tiles, Output>(ring, sums, pointers, shape);
   }
 }
 
-template <int32_t row_tiles, int32_t column_tiles, class Output, class Finish>
-void launch_tiles(const skinny_linear_arguments& a, const Finish& finish,
-                  const launch_context& on) {
+template <int32_t row_tiles, int32_t column_tiles, class Output>
+void launch_tiles(const skinny_linear_arguments& a, const launch_context& on) {
   using layout = skinny_layout<row_tiles, column_tiles>;
   const auto out = static_cast<int32_t>(a.weight.rows());
   const int32_t tiles = (out + layout::weight_rows - 1) / layout::weight_rows;
@@ -304,21 +305,21 @@ void launch_tiles(const skinny_linear_arguments& a, const Finish& finish,
                                  a.bias.rank == 0 ? nullptr : a.bias.as<const bf16>(),
                                  a.output.data,
                                  a.output.row_stride};
-  const auto kernel = skinny_linear_kernel<row_tiles, column_tiles, Output, Finish>;
+  const auto kernel = skinny_linear_kernel<row_tiles, column_tiles, Output>;
   allow_shared_memory("skinny_linear", kernel, layout::shared_bytes);
   launch_kernel("skinny_linear", kernel, static_cast<uint32_t>(std::min(on.num_sms, tiles)),
-                block_threads, layout::shared_bytes, on, pointers, shape, finish);
+                block_threads, layout::shared_bytes, on, pointers, shape);
 }
 
 template <class Output>
 void launch_rows(const skinny_linear_arguments& a, const launch_context& on) {
   const int64_t rows = a.input.rows();
   if (rows <= 8)
-    launch_tiles<1, 1, Output>(a, no_finish{}, on);
+    launch_tiles<1, 1, Output>(a, on);
   else if (rows <= 16)
-    launch_tiles<1, 2, Output>(a, no_finish{}, on);
+    launch_tiles<1, 2, Output>(a, on);
   else
-    launch_tiles<2, 4, Output>(a, no_finish{}, on);
+    launch_tiles<2, 4, Output>(a, on);
 }
 
 }  // namespace
@@ -335,46 +336,6 @@ void launch_skinny_linear(const skinny_linear_arguments& a, const launch_context
     launch_rows<float>(a, on);
   else
     launch_rows<bf16>(a, on);
-}
-
-bool takes_finish(const skinny_linear_arguments& a, const head_finish& finish) {
-  const int64_t head_dim = finish.rope.cache.blocks.width();
-  return takes_skinny_linear(a) && a.input.rows() <= skinny_finish_rows_max &&
-         a.output.type == dtype::bf16 && head_dim % skinny_layout<1, 1>::weight_rows == 0 &&
-         a.output.width() / head_dim <= skinny_tickets;
-}
-
-bool takes_finish(const skinny_linear_arguments& a, const norm_finish& finish) {
-  return takes_skinny_linear(a) && a.input.rows() <= skinny_finish_rows_max &&
-         a.output.type == dtype::f32 && finish.residual.type == dtype::bf16 &&
-         a.output.width() % 8 == 0 && a.output.width() <= norm_width_max;
-}
-
-void launch_skinny_linear(const skinny_linear_arguments& a, const head_finish& finish,
-                          const launch_context& on) {
-  const auto arguments = kernel_arguments_of<bf16>(finish.rope);
-  const int32_t tiles = 2 * arguments.half_dim / skinny_layout<1, 1>::weight_rows;
-  launch_tiles<1, 1, bf16>(a, rope_finish{arguments, finish.rope.live, finish.tickets, tiles}, on);
-}
-
-void launch_skinny_linear(const skinny_linear_arguments& a, const norm_finish& finish,
-                          const launch_context& on) {
-  const bool deepstack = finish.pool_level.rank != 0;
-  add_norm_finish made{};
-  made.partial = matrix_of<const float>(a.output);
-  made.normed = matrix_of<bf16>(finish.normed);
-  made.residual = matrix_of<bf16>(finish.residual);
-  made.norm_weight = finish.norm_weight.as<const bf16>();
-  if (deepstack) {
-    made.pool = matrix_of<const bf16>(finish.pool_level);
-    made.row_map = finish.row_map.as<const int32_t>();
-    made.pool_rows = static_cast<int32_t>(finish.pool_level.rows());
-  }
-  made.live_rows = finish.live;
-  made.ticket = finish.tickets;
-  made.width = static_cast<int32_t>(a.output.width());
-  made.epsilon = finish.epsilon;
-  launch_tiles<1, 1, float>(a, made, on);
 }
 
 }  // namespace troupe::gpu::cuda
