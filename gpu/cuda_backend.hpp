@@ -3,6 +3,7 @@
 #include "gpu/operations.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -41,6 +42,17 @@ void use_cuda_device(int32_t device);
 double measure_cuda_read_rate();
 double measure_cuda_matmul_rate(dtype type);
 double measure_cuda_copy_rate();
+
+/// One kernel that ran, in the device's clock.
+struct kernel_run {
+  std::string name;
+  int64_t begin_ns = 0;
+  int64_t end_ns = 0;
+};
+
+/// The kernels of all streams that start while `run` runs (which must wait for them), those inside graphs
+/// too, in the order of their start. Needs the toolkit's CUPTI library. Throws gpu::error.
+std::vector<kernel_run> record_cuda_kernels(const std::function<void()>& run);
 
 /// Lets kernels read and write host memory (whole pages) at its host address, while the returned handle
 /// lives. Throws gpu::error.

@@ -26,6 +26,8 @@ double measure_cuda_read_rate() { throw error(missing); }
 double measure_cuda_matmul_rate(dtype) { throw error(missing); }
 double measure_cuda_copy_rate() { throw error(missing); }
 
+std::vector<kernel_run> record_cuda_kernels(const std::function<void()>&) { throw error(missing); }
+
 std::shared_ptr<void> show_to_cuda_devices(void*, int64_t) { throw error(missing); }
 
 std::unique_ptr<operations> make_cuda_operations(const cuda_options&) { throw error(missing); }

@@ -1,5 +1,6 @@
 #include "actors/cli/bench.hpp"
 #include "actors/cli/elapsed.hpp"
+#include "actors/cli/kernel_profile.hpp"
 #include "actors/cli/offline_model.hpp"
 #include "actors/placement.hpp"
 #include "config/ensure.hpp"
@@ -14,6 +15,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <random>
 #include <string>
@@ -30,6 +32,8 @@ struct model_bench_options {
   std::string shape = "tiny";
   std::string dtype = "bfloat16";
   std::string device = "auto";
+  bool profile = false;
+  std::string picture;  // of the profile
   int32_t threads = static_cast<int32_t>(std::thread::hardware_concurrency());
   int32_t batch = 1;
   int32_t context = 512;
@@ -90,6 +94,10 @@ void print_matmul_row(const std::string& name, const std::string& work, double s
              limit / seconds});
 }
 
+void profile_if_asked(const model_bench_options& options, const std::function<void()>& run) {
+  if (options.profile || !options.picture.empty()) print_kernel_profile(run, options.picture);
+}
+
 int bench_decode(const model_bench_options& options) {
   const auto model = config::named_model_config(options.shape);
   const auto backend = options.backend();
@@ -98,7 +106,7 @@ int bench_decode(const model_bench_options& options) {
   // The first sequences generate while the last prompts are still computed, so many tokens more.
   const int32_t prefill_steps =
       options.batch * ((options.context + prefill_chunk - 1) / prefill_chunk);
-  const int32_t generated = prefill_steps + options.steps + 1;
+  const int32_t generated = prefill_steps + options.steps + 2;
   offline_model offline(model,
                         engine_for(options, options.context + generated, options.batch,
                                    options.batch + prefill_chunk),
@@ -106,7 +114,9 @@ int bench_decode(const model_bench_options& options) {
   for (int32_t i = 0; i < options.batch; ++i) offline.submit(options.context, generated);
 
   std::vector<double> run_times, wall_times;
-  for (auto times = offline.step(); times.tokens > 0; times = offline.step()) {
+  while (std::ssize(run_times) < options.steps) {
+    const auto times = offline.step();
+    if (times.tokens == 0) break;
     if (times.tokens != options.batch || times.rows != options.batch) continue;  // still prefilling
     run_times.push_back(times.run_seconds);
     wall_times.push_back(times.wall_seconds);
@@ -125,6 +135,7 @@ int bench_decode(const model_bench_options& options) {
       {"  p99 / p50 of a step", fmt::format("{:.3f}", quantile(run_times, 0.99) / seconds), "", 0});
   print_row({"  wall over run time (planning)",
              fmt::format("{:.4f}", quantile(wall_times, 0.5) / seconds), "", 0});
+  profile_if_asked(options, [&] { offline.step(); });
   return 0;
 }
 
@@ -144,6 +155,8 @@ int bench_prefill(const model_bench_options& options) {
   print_matmul_row(fmt::format("prefill {}", describe_shape(options)),
                    fmt::format("{} tokens", options.tokens), quantile(times, 0.5), flops,
                    matmul_rate);
+  offline.submit(options.tokens, 1);
+  profile_if_asked(options, [&] { offline.step(); });
   return 0;
 }
 
@@ -187,6 +200,7 @@ int bench_vision(const model_bench_options& options) {
   print_matmul_row(fmt::format("vision {}", describe_shape(options)),
                    fmt::format("{}x{}", options.width, options.height), quantile(times, 0.5), flops,
                    matmul_rate);
+  profile_if_asked(options, [&] { tower.encode({item}); });
   return 0;
 }
 
@@ -203,6 +217,8 @@ CLI::App* add_one(CLI::App& bench, action& chosen, const char* name, const char*
   command->add_option("--device", options->device, "cpu, cuda or auto")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
+  command->add_flag("--profile", options->profile, "then list the CUDA kernels of one more run");
+  command->add_option("--profile-picture", options->picture, "and draw them into this SVG file");
   command->add_option("--threads", options->threads, "threads of the rank")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
