@@ -11,20 +11,6 @@ constexpr int32_t route_warps = 4;
 constexpr int32_t routed_experts_max = 1024;
 constexpr int32_t top_k_max = warp_size;
 
-/// A candidate in the order of choice: the larger probability, then the lower index.
-__device__ __forceinline__ uint64_t candidate_of(float probability, int32_t expert) {
-  return uint64_t{__float_as_uint(probability)} << 32 |
-         (0xffffffffU - static_cast<uint32_t>(expert));
-}
-__device__ __forceinline__ uint64_t warp_best(uint64_t candidate) {
-#pragma unroll
-  for (int32_t mask = warp_size / 2; mask > 0; mask /= 2) {
-    const uint64_t other = __shfl_xor_sync(all_lanes, candidate, mask);
-    candidate = other > candidate ? other : candidate;
-  }
-  return candidate;
-}
-
 /// One warp per row: softmax, the top_k largest, renormalised; weights of bf16 models are rounded
 /// to bf16.
 template <class T>
@@ -49,12 +35,17 @@ __global__ void __launch_bounds__(route_warps* warp_size)
   int32_t expert = sizes.num_experts;  // lane k holds choice k
   float weight = 0, total = 0;
   for (int32_t k = 0; k < sizes.top_k; ++k) {
-    uint64_t best = 0;
-    for (int32_t i = lane; i < sizes.num_experts; i += warp_size)
-      if (own[i] >= 0) best = max(best, candidate_of(own[i], i));
-    best = warp_best(best);
-    const auto chosen = static_cast<int32_t>(0xffffffffU - static_cast<uint32_t>(best));
-    const float probability = __uint_as_float(static_cast<uint32_t>(best >> 32));
+    // Probabilities are not negative: they compare like their bits, and chosen ones below all.
+    int32_t best = -1, place = 0;
+    for (int32_t i = lane; i < sizes.num_experts; i += warp_size) {
+      const int32_t bits = __float_as_int(own[i]);
+      if (bits <= best) continue;
+      best = bits;
+      place = i;
+    }
+    const int32_t bits = __reduce_max_sync(all_lanes, best);
+    const int32_t chosen = __reduce_min_sync(all_lanes, best == bits ? place : INT32_MAX);
+    const float probability = __int_as_float(bits);
     total += probability;
     if (lane == k) {
       expert = chosen;
