@@ -6,11 +6,12 @@
 
 #include <cstdint>
 
-/// Collectives over the ranks of a lane, in device memory that every rank has mapped; its layout is in
-/// gpu/cuda/lane_layout.hpp. All ranks launch the same collectives in the same order with the same shapes,
-/// live counts and `num_sms`. A grid never has more than `num_sms` CTAs: where ranks share a device, give
-/// each num_sms / ranks, and no programmatic launches. Views are checked by the caller; semantics are those
-/// of gpu/operations.hpp. `live` points to the live row count in device memory.
+/// Collectives over the ranks of a lane, in device memory that every rank has mapped; its layout is
+/// in gpu/cuda/lane_layout.hpp. All ranks launch the same collectives in the same order with the
+/// same shapes, live counts and `num_sms`. A grid never has more than `num_sms` CTAs: where ranks
+/// share a device, give each num_sms / ranks, and no programmatic launches. Views are checked by
+/// the caller; semantics are those of gpu/operations.hpp. `live` points to the live row count in
+/// device memory.
 namespace troupe::gpu::cuda {
 
 struct all_reduce_add_norm_arguments {

@@ -20,8 +20,8 @@ struct mixture_of_experts_arguments {
   std::byte* scratch;  // mixture_of_experts_scratch_bytes, zeroed once before the first launch
 };
 
-/// Bytes of working memory for the shapes of `arguments`, whose pointers are not read; it is 256-byte
-/// aligned. Launches of one stream may share the largest.
+/// Bytes of working memory for the shapes of `arguments`, whose pointers are not read; it is
+/// 256-byte aligned. Launches of one stream may share the largest.
 int64_t mixture_of_experts_scratch_bytes(const mixture_of_experts_arguments& arguments);
 
 /// The sum over a row's experts runs by ascending index, in f32. Throws gpu::error.

@@ -7,7 +7,8 @@
 
 namespace troupe::gpu::cuda {
 
-/// Views are checked by the caller; see operations::sample. A row has at most one adjustment per token.
+/// Views are checked by the caller; see operations::sample. A row has at most one adjustment per
+/// token.
 struct sample_arguments {
   tensor_view tokens, logprobs, top_tokens, top_logprobs;
   tensor_view logits;
