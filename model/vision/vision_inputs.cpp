@@ -1,6 +1,7 @@
 #include "model/vision/vision_inputs.hpp"
 
 #include "gpu/bfloat16.hpp"
+#include "model/parallel_slices.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -10,6 +11,9 @@ namespace {
 
 /// Places of the live counts inside the field `counts`.
 enum count_index : int32_t { count_patches, count_segments, count_merged_rows, num_counts };
+
+// Values that make it worth starting a thread.
+constexpr int64_t pack_grain = 512 * 1024;
 
 struct patch_coordinates {
   int32_t row, column, grid_height, grid_width;
@@ -79,11 +83,14 @@ void vision_inputs::pack_coordinates(int32_t first_patch, const patch_grid& grid
 
 void vision_inputs::pack_pixels(int32_t first_patch, const std::vector<float>& pixels) {
   const int64_t offset = int64_t{first_patch} * patch_width_;
-  if (activation_ == gpu::dtype::f32)
-    std::copy(pixels.begin(), pixels.end(), block_.host<float>(pixels_) + offset);
-  else
-    std::transform(pixels.begin(), pixels.end(), block_.host<gpu::bfloat16>(pixels_) + offset,
-                   gpu::to_bfloat16);
+  for_slices(std::ssize(pixels), pack_grain, [&](int64_t first, int64_t last) {
+    const auto from = pixels.begin() + first, end = pixels.begin() + last;
+    if (activation_ == gpu::dtype::f32)
+      std::copy(from, end, block_.host<float>(pixels_) + offset + first);
+    else
+      std::transform(from, end, block_.host<gpu::bfloat16>(pixels_) + offset + first,
+                     gpu::to_bfloat16);
+  });
 }
 
 }  // namespace troupe::model
