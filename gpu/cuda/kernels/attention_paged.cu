@@ -36,7 +36,7 @@ paged_call<T> call_of(const paged_attention_arguments& a) {
 template <int32_t head_dim>
 void launch_decode(const paged_attention_arguments& a, const paged_call<bf16>& call,
                    const launch_context& on) {
-  constexpr int32_t num_stages = 3;
+  constexpr int32_t num_stages = 2;  // more do not read faster, and leave the neighbours less room
   constexpr auto* kernel = decode::decode_attention_kernel<head_dim, num_stages>;
   const int32_t splits = decode::max_splits(a.num_kv_heads);
   const decode::parameters parameters{

@@ -74,16 +74,14 @@ __device__ tile_task find_task(const attention_call<bf16, Keys>& p, int32_t inde
   return {-1};
 }
 
-/// Sizes for heads of at most `head_dim` values. Sums over a head run in steps of 16: it is padded
-/// with zeros to whole steps.
+/// Shared memory for heads of at most `head_dim` values; what a head lacks is zero.
 template <int32_t head_dim, int32_t num_groups, int32_t num_slots>
 struct layout {
-  static constexpr int32_t steps = (head_dim + 15) / 16;
-  static constexpr int32_t chunks = 2 * steps;
   static constexpr int32_t rows = num_groups * group_rows;
-  static constexpr uint32_t query_bytes = chunks * chunk_stride(rows);
-  static constexpr uint32_t slot_bytes = chunks * chunk_stride(key_tile);
-  static constexpr uint32_t bytes = query_bytes + num_slots * slot_bytes + 2 * num_slots * 8;
+  using query = operand_tile<rows, head_dim>;
+  using slot = operand_tile<key_tile, head_dim>;
+  static constexpr int32_t steps = slot::chunks / 2;
+  static constexpr uint32_t bytes = query::bytes + num_slots * slot::bytes + 2 * num_slots * 8;
 };
 
 /// The ring's slots hold tiles in this order: keys 0, keys 1, values 0, keys 2, values 1, .. keys n
@@ -131,59 +129,54 @@ struct producer {
   }
 
   __device__ void copy_query() const {
-    const int32_t live_rows = task.tokens * p.group;
-    for (int32_t i = thread; i < p.head_dim / chunk_values * sizes::rows; i += group_threads) {
-      const int32_t row = i % sizes::rows;
-      const int32_t chunk = i / sizes::rows;
-      const int32_t source_row = min(row, live_rows - 1);
-      const bf16* from = p.query_row(task.first_token + source_row / p.group,
-                                     task.kv_head * p.group + source_row % p.group) +
-                         chunk * chunk_values;
-      copy16_async(query + static_cast<uint32_t>(chunk) * chunk_stride(sizes::rows) +
-                       static_cast<uint32_t>(row) * chunk_bytes,
-                   from, row < live_rows);
-    }
+    const int32_t live = task.tokens * p.group;
+    copy_rows<sizes::rows>(query, live, [&](int32_t row) {
+      return p.query_row(task.first_token + row / p.group, task.kv_head * p.group + row % p.group);
+    });
   }
 
-  /// Eight lanes write one chunk of eight rows, which is a whole line of shared memory; the four
-  /// eights of a warp read neighbouring chunks, so that global memory is read by 64 bytes. Chunks
-  /// past the last four: a thread a row. Keys, or with their offset values, past the last one are
-  /// zero: a weight of zero does not silence NaN.
+  /// Keys, or with their offset values. Past the last one they are zero: a weight of zero does not
+  /// silence NaN.
   __device__ void copy_tile(int32_t tile, int64_t offset) {
-    constexpr int32_t fours = head_dim / chunk_values / 4, rest = head_dim / chunk_values % 4;
-    constexpr int32_t rows_at_once = group_threads / 4;
-    static_assert(key_tile == group_threads);
-    const int32_t chunks = p.head_dim / chunk_values;
     const int32_t first = tile * key_tile;
-    const int32_t live = task.keys - first;
-    const uint32_t slot = slots + static_cast<uint32_t>(place.index) * sizes::slot_bytes;
     reader.begin_tile(first, task.keys - 1);
     barrier_wait(&place.empty[place.index], place.parity ^ 1);
-    const auto copy = [&](const bf16* from, int32_t row, int32_t chunk) {
-      if (chunk < chunks)
-        copy16_async(slot + static_cast<uint32_t>(chunk) * chunk_stride(key_tile) +
-                         static_cast<uint32_t>(row) * chunk_bytes,
-                     from + chunk * chunk_values, row < live);
-    };
-    const auto address = [&](int32_t row) {
-      return reader.row_of_tile(first, min(row, live - 1)) + offset;
-    };
-    const int32_t first_row = thread / warp_size * 8 + thread % 8;
-    const int32_t first_chunk = thread % warp_size / 8;
-#pragma unroll
-    for (int32_t i = 0; i < key_tile / rows_at_once; ++i) {
-      const int32_t row = first_row + rows_at_once * i;
-      const bf16* from = address(row);
-#pragma unroll
-      for (int32_t four = 0; four < fours; ++four) copy(from, row, first_chunk + 4 * four);
-    }
-    if constexpr (rest > 0) {
-      const bf16* from = address(thread);
-#pragma unroll
-      for (int32_t i = 0; i < rest; ++i) copy(from, thread, 4 * fours + i);
-    }
+    copy_rows<key_tile>(slots + static_cast<uint32_t>(place.index) * sizes::slot::bytes,
+                        task.keys - first,
+                        [&](int32_t row) { return reader.row_of_tile(first, row) + offset; });
     arrive_after_copies(&place.full[place.index]);
     place.advance();
+  }
+
+  /// Panels by eight threads a row, what is left of the width by a thread a row. Rows from `live`
+  /// on become zero.
+  template <int32_t rows, class Address>
+  __device__ __forceinline__ void copy_rows(uint32_t to, int32_t live,
+                                            const Address& address) const {
+    using operand = operand_tile<rows, head_dim>;
+    constexpr int32_t chunks = head_dim / chunk_values;
+    const int32_t live_chunks = p.head_dim / chunk_values;
+    const auto copy = [&](const bf16* from, int32_t row, int32_t chunk, uint32_t offset) {
+      if (chunk < live_chunks) copy16_async(to + offset, from + chunk * chunk_values, row < live);
+    };
+#pragma unroll 2
+    for (int32_t first = 0; first < rows; first += group_threads / 8) {
+      const int32_t row = first + thread / 8;
+      const bf16* from = address(min(row, live - 1));
+#pragma unroll
+      for (int32_t panel = 0; panel < operand::panels; ++panel) {
+        const int32_t chunk = 8 * panel + thread % 8;
+        copy(from, row, chunk, operand::panel_offset(row, chunk));
+      }
+    }
+    if constexpr (chunks > operand::panel_chunks) {
+      for (int32_t row = thread; row < rows; row += group_threads) {
+        const bf16* from = address(min(row, live - 1));
+#pragma unroll
+        for (int32_t chunk = operand::panel_chunks; chunk < chunks; ++chunk)
+          copy(from, row, chunk, operand::rest_offset(row, chunk));
+      }
+    }
   }
 };
 
@@ -194,10 +187,11 @@ template <int32_t head_dim, int32_t num_groups, int32_t num_slots, class Keys>
 struct consumer {
   using sizes = layout<head_dim, num_groups, num_slots>;
   static constexpr int32_t turn_threads = 2 * group_threads;
+  static constexpr int32_t panels_width = head_dim / 64 * 64, rest_width = head_dim % 64;
 
   const attention_call<bf16, Keys>& p;
   const tile_task& task;
-  uint32_t query;  // of this group's rows
+  uint32_t query;
   uint32_t slots;
   ring<num_slots> place;
   int32_t group;
@@ -205,7 +199,8 @@ struct consumer {
   int32_t visible[2];
   float scores[key_tile / 2];
   uint32_t weights[key_tile / 4];
-  float sums[head_dim / 2];
+  float sums[panels_width / 2];
+  float rest_sums[rest_width > 0 ? rest_width / 2 : 1];
   float peak[2];
   float total[2];
 
@@ -246,6 +241,8 @@ struct consumer {
     }
 #pragma unroll
     for (float& sum : sums) sum = 0;
+#pragma unroll
+    for (float& sum : rest_sums) sum = 0;
   }
 
   /// Scores of `tile`, values of the tile before it. Holds two slots: keys, then values.
@@ -269,31 +266,35 @@ struct consumer {
     warpgroup_wait<0>();
     release_slot();
 #pragma unroll
-    for (int32_t i = 0; i < head_dim / 2; ++i) sums[i] *= shrink[i / 2 % 2];
+    for (int32_t i = 0; i < panels_width / 2; ++i) sums[i] *= shrink[i / 2 % 2];
+#pragma unroll
+    for (int32_t i = 0; i < rest_width / 2; ++i) rest_sums[i] *= shrink[i / 2 % 2];
     round_weights();
   }
 
+  __device__ __forceinline__ uint32_t slot_address() const {
+    return slots + static_cast<uint32_t>(place.index) * sizes::slot::bytes;
+  }
+
   __device__ __forceinline__ void issue_scores() {
-    const uint32_t keys = slots + static_cast<uint32_t>(place.index) * sizes::slot_bytes;
+    const uint32_t keys = slot_address();
     warpgroup_begin();
 #pragma unroll
-    for (int32_t i = 0; i < sizes::steps; ++i) {
-      const auto chunk = static_cast<uint32_t>(2 * i);
-      wgmma_rows(scores,
-                 row_operand(query + chunk * chunk_stride(sizes::rows), chunk_stride(sizes::rows)),
-                 row_operand(keys + chunk * chunk_stride(key_tile), chunk_stride(key_tile)), i > 0);
-    }
+    for (int32_t step = 0; step < sizes::steps; ++step)
+      wgmma_rows(scores, sizes::query::along_rows(query, group * group_rows, step),
+                 sizes::slot::along_rows(keys, 0, step), step > 0);
     warpgroup_commit();
   }
 
   __device__ __forceinline__ void issue_values() {
-    const uint32_t values = slots + static_cast<uint32_t>(place.index) * sizes::slot_bytes;
+    const uint32_t values = slot_address();
     warpgroup_begin();
 #pragma unroll
-    for (int32_t i = 0; i < key_tile / 16; ++i)
-      wgmma_columns(sums, weights + 4 * i,
-                    column_operand(values + static_cast<uint32_t>(i) * 16 * chunk_bytes,
-                                   chunk_stride(key_tile)));
+    for (int32_t step = 0; step < key_tile / 16; ++step) {
+      wgmma_columns(sums, weights + 4 * step, sizes::slot::down_panels(values, step));
+      if constexpr (rest_width > 0)
+        wgmma_columns(rest_sums, weights + 4 * step, sizes::slot::down_rest(values, step));
+    }
     warpgroup_commit();
   }
 
@@ -359,10 +360,13 @@ struct consumer {
                               task.kv_head * p.group + row[half] % p.group) +
                  2 * (lane % 4);
 #pragma unroll
-      for (int32_t i = 0; i < head_dim / 8; ++i)
+      for (int32_t i = 0; i < head_dim / 8; ++i) {
+        const float* sum =
+            8 * i < panels_width ? sums + 4 * i : rest_sums + 4 * i - panels_width / 2;
         if (8 * i < p.head_dim)
           *reinterpret_cast<uint32_t*>(to + 8 * i) =
-              pack_bf16(sums[4 * i + 2 * half] * inverse, sums[4 * i + 2 * half + 1] * inverse);
+              pack_bf16(sum[2 * half] * inverse, sum[2 * half + 1] * inverse);
+      }
     }
   }
 };
@@ -377,9 +381,9 @@ template <int32_t head_dim, int32_t num_groups, int32_t num_slots, class Keys>
 __global__ void __launch_bounds__(block_threads(num_groups), 1)
     tile_attention_kernel(const __grid_constant__ attention_call<bf16, Keys> p) {
   using sizes = layout<head_dim, num_groups, num_slots>;
-  extern __shared__ __align__(128) std::byte memory[];
+  extern __shared__ __align__(1024) std::byte memory[];
   auto* barriers =
-      reinterpret_cast<uint64_t*>(memory + sizes::query_bytes + num_slots * sizes::slot_bytes);
+      reinterpret_cast<uint64_t*>(memory + sizes::query::bytes + num_slots * sizes::slot::bytes);
   release_successor();
   const auto thread = static_cast<int32_t>(threadIdx.x);
   const tile_task task = find_task(p, static_cast<int32_t>(blockIdx.x), sizes::rows / p.group);
@@ -392,8 +396,8 @@ __global__ void __launch_bounds__(block_threads(num_groups), 1)
     }
     fence_barrier_init();
   }
-  if (sizes::chunks * chunk_values > p.head_dim) {  // the padding, which no copy touches
-    const auto end = static_cast<int32_t>(sizes::query_bytes + num_slots * sizes::slot_bytes);
+  if (sizes::slot::chunks * chunk_values > p.head_dim) {  // the padding, which no copy touches
+    const auto end = static_cast<int32_t>(sizes::query::bytes + num_slots * sizes::slot::bytes);
     for (int32_t i = thread * 16; i < end; i += block_threads(num_groups) * 16)
       *reinterpret_cast<uint4*>(memory + i) = uint4{};
     fence_shared_for_products();
@@ -402,7 +406,7 @@ __global__ void __launch_bounds__(block_threads(num_groups), 1)
   wait_for_predecessor();
 
   const uint32_t query = shared_address(memory);
-  const uint32_t slots = query + sizes::query_bytes;
+  const uint32_t slots = query + sizes::query::bytes;
   const ring<num_slots> place{barriers, barriers + num_slots};
   const int32_t group = thread / group_threads;
   if (group == num_groups) {
@@ -418,10 +422,7 @@ __global__ void __launch_bounds__(block_threads(num_groups), 1)
         .run();
   } else {
     take_registers<consumer_registers<num_groups>>();
-    consumer<head_dim, num_groups, num_slots, Keys>{
-        p,     task,  query + static_cast<uint32_t>(group) * group_rows * chunk_bytes,
-        slots, place, group}
-        .run();
+    consumer<head_dim, num_groups, num_slots, Keys>{p, task, query, slots, place, group}.run();
   }
 }
 
