@@ -66,7 +66,8 @@ void write_picture(const std::string& path, const std::vector<gpu::kernel_run>& 
   std::ofstream out(path);
   if (!out) throw std::runtime_error("cannot write " + path);
   out << fmt::format(
-      R"(<svg xmlns="http://www.w3.org/2000/svg" width="{}" height="{}" font-family="monospace" font-size="11">)",
+      R"(<svg xmlns="http://www.w3.org/2000/svg" width="{}" height="{}" )"
+      R"(font-family="monospace" font-size="11">)",
       label + width + 10, lane * static_cast<double>(totals.size()) + 10);
   for (size_t i = 0; i < totals.size(); ++i) {
     std::string name = totals[i].name;
