@@ -8,8 +8,12 @@ install(TARGETS ${layers} EXPORT troupe_targets
         FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/troupe COMPONENT development)
 set(package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/troupe)
 install(EXPORT troupe_targets NAMESPACE troupe:: DESTINATION ${package_folder} COMPONENT development)
+set(find_cuda "")
+if(TROUPE_HAS_CUDA)
+  set(find_cuda "find_package(CUDAToolkit ${CUDAToolkit_VERSION_MAJOR} REQUIRED)\n")
+endif()
 file(WRITE ${CMAKE_BINARY_DIR}/troupeConfig.cmake
-"include(\${CMAKE_CURRENT_LIST_DIR}/dependencies.cmake)
+"${find_cuda}include(\${CMAKE_CURRENT_LIST_DIR}/dependencies.cmake)
 include(\${CMAKE_CURRENT_LIST_DIR}/troupe_targets.cmake)
 ")
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/troupeConfigVersion.cmake
