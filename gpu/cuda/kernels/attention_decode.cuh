@@ -38,26 +38,30 @@ constexpr int32_t max_splits(int32_t num_kv_heads) {
 static_assert(max_splits(1) <= warp_size);
 constexpr int32_t split_tiles_min = 2;  // less is not worth the combining
 
-/// Where CTAs meet. Counters are zero between launches.
+/// Tiles of tokens of one sequence at most.
+__host__ __device__ constexpr int32_t token_tiles_max(int32_t tokens_per_tile) {
+  return (decode_tokens_max + tokens_per_tile - 1) / tokens_per_tile;
+}
+
+/// Where CTAs meet. Counters are zero between launches. They lie in a part of fixed size, so that
+/// calls of any shapes can follow each other in one memory.
 struct scratch {
   int32_t* next_task;
-  int32_t*
-      arrivals;  // [max_sequences][decode_tokens_max][kv_heads] splits done of a tile of tokens
+  int32_t* arrivals;   // [max_sequences][token tiles][kv_heads] splits done of a tile of tokens
   float2* statistics;  // [max_sequences][max_splits][q_heads] largest score, sum of weights
   float* sums;         // [max_sequences][max_splits][q_heads][head_dim] weighted values
 };
-
-constexpr int64_t counters_bytes(int32_t num_kv_heads, int32_t max_sequences) {
-  return 256 + (int64_t{max_sequences} * decode_tokens_max * num_kv_heads * 4 + 255) / 256 * 256;
-}
+constexpr int64_t counters_bytes = int64_t{1} << 20;
+constexpr int64_t arrivals_start = 256;
+constexpr int64_t arrivals_max = (counters_bytes - arrivals_start) / 4;
 
 inline scratch cut_scratch(void* memory, int32_t num_q_heads, int32_t num_kv_heads,
                            int32_t max_sequences) {
   auto* bytes = static_cast<std::byte*>(memory);
-  auto* statistics = reinterpret_cast<float2*>(bytes + counters_bytes(num_kv_heads, max_sequences));
+  auto* statistics = reinterpret_cast<float2*>(bytes + counters_bytes);
   const int64_t rows = int64_t{max_sequences} * max_splits(num_kv_heads) * num_q_heads;
-  return {reinterpret_cast<int32_t*>(bytes), reinterpret_cast<int32_t*>(bytes + 256), statistics,
-          reinterpret_cast<float*>(statistics + rows)};
+  return {reinterpret_cast<int32_t*>(bytes), reinterpret_cast<int32_t*>(bytes + arrivals_start),
+          statistics, reinterpret_cast<float*>(statistics + rows)};
 }
 
 struct parameters {
@@ -206,8 +210,9 @@ struct producer {
     note.splits = (visible + plan.split_keys - 1) / plan.split_keys;
     note.first_partial = sequence * p.max_splits + token * plan.splits;
     note.partial_tokens = plan.splits;
-    note.arrivals =
-        (sequence * decode_tokens_max + token / p.tokens_per_tile) * p.call.num_kv_heads + kv_head;
+    note.arrivals = (sequence * token_tiles_max(p.tokens_per_tile) + token / p.tokens_per_tile) *
+                        p.call.num_kv_heads +
+                    kv_head;
     const int32_t begin = note.split * plan.split_keys;  // past the end where only later tokens see
     return {note, p.call.keys.table(sequence), begin, min(begin + plan.split_keys, visible)};
   }

@@ -2,9 +2,11 @@
 #include "gpu/cuda/kernels/attention_paged.hpp"
 #include "gpu/cuda/kernels/attention_rows.cuh"
 #include "gpu/cuda/kernels/attention_tiles.cuh"
+#include "gpu/error.hpp"
 
 #include <algorithm>
 #include <bit>
+#include <string>
 
 namespace troupe::gpu::cuda {
 namespace {
@@ -78,7 +80,14 @@ void launch_tensor_cores(const paged_attention_arguments& a, const launch_contex
 int64_t paged_attention_scratch_bytes(int32_t num_q_heads, int32_t num_kv_heads, int32_t head_dim,
                                       int32_t max_sequences) {
   const int64_t rows = int64_t{max_sequences} * decode::max_splits(num_kv_heads) * num_q_heads;
-  return decode::counters_bytes(num_kv_heads, max_sequences) +
+  const int32_t group = std::clamp(num_q_heads / num_kv_heads, 1, attention_group_max);
+  const int64_t arrivals =
+      int64_t{max_sequences} * num_kv_heads * decode::token_tiles_max(decode::row_count / group);
+  if (arrivals > decode::arrivals_max)
+    throw error("paged_attention of " + std::to_string(max_sequences) + " sequences needs " +
+                std::to_string(arrivals) + " counters, expected at most " +
+                std::to_string(decode::arrivals_max));
+  return decode::counters_bytes +
          rows *
              static_cast<int64_t>(sizeof(float2) + sizeof(float) * static_cast<size_t>(head_dim));
 }
@@ -86,7 +95,8 @@ int64_t paged_attention_scratch_bytes(int32_t num_q_heads, int32_t num_kv_heads,
 void launch_paged_attention(const paged_attention_arguments& a, const launch_context& on) {
   if (a.max_tokens == 0 || a.max_sequences == 0) return;
   if (a.type == dtype::f32) return rows::launch(kernel_name, call_of<float>(a), on);
-  switch (a.head_dim) {
+  const bool wide_group = a.num_q_heads / a.num_kv_heads > attention_group_max;
+  switch (wide_group ? 0 : a.head_dim) {
     case 128:
       return launch_tensor_cores<128>(a, on);
     case 64:

@@ -41,21 +41,23 @@ struct paged_attention_arguments {
   void* scratch = nullptr;
 };
 
-/// Query heads that may share a key-value head.
+/// Query heads that may share a key-value head on the tensor cores.
 constexpr int32_t attention_group_max = 16;
 
 /// A sequence of at most so many new tokens is read by many CTAs, each a part of its keys (decode);
 /// a longer one by tiles of its tokens (prefill). A bucket of no more tokens launches decode alone.
 constexpr int32_t decode_tokens_max = 16;
 
-/// Scratch memory for any bucket of at most `max_sequences` sequences.
+/// Scratch memory for any bucket of at most `max_sequences` sequences. Launches of other shapes may
+/// use the same memory, one after another. Throws gpu::error for more sequences and heads than
+/// there are counters (262,080 sequences times query heads, about).
 int64_t paged_attention_scratch_bytes(int32_t num_q_heads, int32_t num_kv_heads, int32_t head_dim,
                                       int32_t max_sequences);
 
-/// Enqueues one kernel or two. Takes head_dim 32, 64 and 128 in bf16 at speed, any other multiple
-/// of 8 up to 128, and f32, by a plain kernel; block_size a power of two from 8 to 256; num_q_heads
-/// a multiple of num_kv_heads. A result depends on the sequence's own tokens and length alone, not
-/// on its neighbours.
+/// Enqueues one kernel or two. Takes head_dim 32, 64 and 128 in bf16 on the tensor cores; any other
+/// multiple of 8 up to 128, wider groups, and f32, by a plain kernel; block_size a power of two
+/// from 8 to 256; num_q_heads a multiple of num_kv_heads. A result depends on the sequence's own
+/// tokens and length alone, not on its neighbours.
 void launch_paged_attention(const paged_attention_arguments& arguments, const launch_context& on);
 
 }  // namespace troupe::gpu::cuda
