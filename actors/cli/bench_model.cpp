@@ -74,8 +74,9 @@ std::string describe_shape(const model_bench_options& options) {
 }
 
 double read_rate_of(const gpu::backend_options& backend) {
-  return backend.device == gpu::device_kind::cuda ? gpu::measure_cuda_read_rate()
-                                                  : gpu::cpu::measure_read_rate(backend.num_threads);
+  return backend.device == gpu::device_kind::cuda
+             ? gpu::measure_cuda_read_rate()
+             : gpu::cpu::measure_read_rate(backend.num_threads);
 }
 
 double matmul_rate_of(const gpu::backend_options& backend, gpu::dtype type) {
@@ -204,6 +205,43 @@ int bench_vision(const model_bench_options& options) {
   return 0;
 }
 
+/// Seconds of the steps in which the whole batch decodes, of several models in turn: what disturbs
+/// the machine meanwhile disturbs them alike.
+std::vector<std::vector<double>> decode_in_turn(const std::vector<offline_model*>& models,
+                                                int32_t batch, int32_t steps) {
+  std::vector<std::vector<double>> times(models.size());
+  while (std::ssize(times.back()) < steps)
+    for (size_t i = 0; i < models.size(); ++i) {
+      const auto step = models[i]->step();
+      config::ensure(step.tokens > 0, "nothing is left to decode");
+      if (step.tokens == batch && step.rows == batch) times[i].push_back(step.run_seconds);
+    }
+  return times;
+}
+
+int bench_slot(const model_bench_options& options) {
+  const auto with_slot = config::named_model_config(options.shape);
+  auto without_slot = with_slot;
+  without_slot.vision.deepstack_visual_indexes.clear();
+  const auto backend = options.backend();
+  gpu::use_device(backend);
+  const int32_t generated = options.batch + options.steps + 2;
+  const auto engine = engine_for(options, options.context + generated, options.batch,
+                                 options.batch + prefill_chunk);
+  offline_model with(with_slot, engine, backend), without(without_slot, engine, backend);
+  for (auto* offline : {&with, &without})
+    for (int32_t i = 0; i < options.batch; ++i) offline->submit(options.context, generated);
+  const auto times = decode_in_turn({&with, &without}, options.batch, options.steps);
+  const double slot = quantile(times[0], 0.5), none = quantile(times[1], 0.5);
+  print_row(
+      {fmt::format("deepstack slot {}", describe_shape(options)),
+       fmt::format("batch {} context {}: {:.4f} ms", options.batch, options.context, slot * 1e3),
+       fmt::format("{:.4f} ms without its levels: costs {:.2f} %", none * 1e3,
+                   100 * (slot / none - 1)),
+       0});
+  return 0;
+}
+
 using bench_function = int (*)(const model_bench_options&);
 
 CLI::App* add_one(CLI::App& bench, action& chosen, const char* name, const char* help,
@@ -235,9 +273,14 @@ void add_bench_model(CLI::App& bench, action& chosen) {
   const auto options = std::make_shared<model_bench_options>();
   auto* decode = add_one(bench, chosen, "decode", "One decode step beside the memory rate",
                          bench_decode, options);
-  decode->add_option("--batch", options->batch, "sequences")->check(CLI::PositiveNumber);
-  decode->add_option("--context", options->context, "keys per sequence")
-      ->check(CLI::PositiveNumber);
+  auto* slot =
+      add_one(bench, chosen, "slot", "A text-only decode step with and without the deepstack slot",
+              bench_slot, options);
+  for (auto* command : {decode, slot}) {
+    command->add_option("--batch", options->batch, "sequences")->check(CLI::PositiveNumber);
+    command->add_option("--context", options->context, "keys per sequence")
+        ->check(CLI::PositiveNumber);
+  }
   auto* prefill = add_one(bench, chosen, "prefill", "One prompt beside the matmul rate",
                           bench_prefill, options);
   prefill->add_option("--tokens", options->tokens, "prompt length")->check(CLI::PositiveNumber);

@@ -53,9 +53,9 @@ int64_t idle_ns(const std::vector<gpu::kernel_run>& kernels) {
 }
 
 int64_t last_end(const std::vector<gpu::kernel_run>& kernels) {
-  return std::max_element(kernels.begin(), kernels.end(), [](const auto& a, const auto& b) {
-           return a.end_ns < b.end_ns;
-         })->end_ns;
+  return std::max_element(kernels.begin(), kernels.end(),
+                          [](const auto& a, const auto& b) { return a.end_ns < b.end_ns; })
+      ->end_ns;
 }
 
 void write_picture(const std::string& path, const std::vector<gpu::kernel_run>& kernels,
@@ -65,10 +65,9 @@ void write_picture(const std::string& path, const std::vector<gpu::kernel_run>& 
   const double scale = width / static_cast<double>(last_end(kernels) - first);
   std::ofstream out(path);
   if (!out) throw std::runtime_error("cannot write " + path);
-  out << fmt::format(
-      R"(<svg xmlns="http://www.w3.org/2000/svg" width="{}" height="{}" )"
-      R"(font-family="monospace" font-size="11">)",
-      label + width + 10, lane * static_cast<double>(totals.size()) + 10);
+  out << fmt::format(R"(<svg xmlns="http://www.w3.org/2000/svg" width="{}" height="{}" )"
+                     R"(font-family="monospace" font-size="11">)",
+                     label + width + 10, lane * static_cast<double>(totals.size()) + 10);
   for (size_t i = 0; i < totals.size(); ++i) {
     std::string name = totals[i].name;
     for (auto at = name.find('<'); at != std::string::npos; at = name.find('<', at + 4))
@@ -95,7 +94,8 @@ void print_kernel_profile(const std::function<void()>& run, const std::string& p
   const auto kernels = gpu::record_cuda_kernels(run);
   if (kernels.empty()) throw std::runtime_error("no kernel was recorded");
   const auto span = static_cast<double>(last_end(kernels) - kernels.front().begin_ns);
-  fmt::print("\n{:<60} {:>6} {:>10} {:>9} {:>7}\n", "kernel", "runs", "time us", "us each", "share");
+  fmt::print("\n{:<60} {:>6} {:>10} {:>9} {:>7}\n", "kernel", "runs", "time us", "us each",
+             "share");
   const auto totals = totals_of(kernels);
   for (const auto& total : totals) {
     const auto time = static_cast<double>(total.time_ns);
