@@ -236,8 +236,7 @@ int bench_slot(const model_bench_options& options) {
   print_row(
       {fmt::format("deepstack slot {}", describe_shape(options)),
        fmt::format("batch {} context {}: {:.4f} ms, {:.4f} ms without its levels: costs {:.2f} %",
-                   options.batch, options.context, slot * 1e3, none * 1e3,
-                   100 * (slot / none - 1)),
+                   options.batch, options.context, slot * 1e3, none * 1e3, 100 * (slot / none - 1)),
        "", 0});
   return 0;
 }
