@@ -422,8 +422,8 @@ struct consumer {
       for (int32_t n = 0; n < 2; ++n) {
         float& a = scores[n][2 * half];
         float& b = scores[n][2 * half + 1];
-        a = exp2_approximate(fmaf(a, p.call.scale_log2, -offset));
-        b = exp2_approximate(fmaf(b, p.call.scale_log2, -offset));
+        a = rounded<bf16>(exp2_approximate(fmaf(a, p.call.scale_log2, -offset)));
+        b = rounded<bf16>(exp2_approximate(fmaf(b, p.call.scale_log2, -offset)));
         total[half] += a + b;
         weights[2 * n + half] = pack_bf16(a, b);
       }

@@ -336,8 +336,10 @@ struct consumer {
       for (int32_t i = 0; i < key_tile / 2; i += 4) {
         float& a = scores[i + 2 * half];
         float& b = scores[i + 2 * half + 1];
-        a = exp2_approximate(fmaf(a, p.scale_log2, -offset));
-        b = exp2_approximate(fmaf(b, p.scale_log2, -offset));
+        // Rounded before they are summed: the product takes them so, and what all values have in common
+        // must come out with a weight of exactly one.
+        a = rounded<bf16>(exp2_approximate(fmaf(a, p.scale_log2, -offset)));
+        b = rounded<bf16>(exp2_approximate(fmaf(b, p.scale_log2, -offset)));
         sum += a + b;
       }
       total[half] = total[half] * shrink[half] + sum;
