@@ -27,6 +27,7 @@ struct program_config : actors::system_config {};
 config::engine_config engine_settings(const std::string& checkpoint, bool processes) {
   config::engine_config settings;
   settings.model.path = checkpoint;
+  settings.parallel.device = config::device_choice::cpu;  // any computer has one
   settings.parallel.tensor = 2;
   settings.parallel.isolation =
       processes ? config::isolation_mode::process : config::isolation_mode::thread;

@@ -34,6 +34,7 @@ config::engine_config config_for(const std::string& checkpoint, int32_t ranks,
   config.model.path = (testing::fixtures() / checkpoint).string();
   config.model.dtype = config::compute_dtype::float32;
   config.model.max_model_len = 1024;
+  config.parallel.device = config::device_choice::cpu;
   config.parallel.tensor = ranks;
   config.parallel.isolation = isolation;
   config.parallel.shard_program = TROUPE_SHARD_PROGRAM;

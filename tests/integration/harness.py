@@ -74,7 +74,7 @@ class Server:
         command = [PROGRAM, "serve", str(model or FIXTURES / "tiny"), "--port", str(self.port),
                    "--api-key", KEY, *map(str, flags)]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True,
-                                        env={**os.environ, **(environment or {})})
+                                        env={"TROUPE_DEVICE": "cpu", **os.environ, **(environment or {})})
 
     def __enter__(self):
         deadline = time.monotonic() + START_SECONDS_MAX
