@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds and runs the fuzzers and every test of the release build. `./run test` installs what this needs and
-# calls it. Ends with one CTest summary per build and fails if any test failed. `./run sanitize` is the third
-# build: the layers' tests under AddressSanitizer and UBSan.
+# Builds and runs the fuzzers, the layers' tests under AddressSanitizer and UBSan, and every test of the release
+# build, in this order. `./run test` installs what this needs and calls it. Ends with one CTest summary per build
+# and fails if any test failed. `./run sanitize` is the second part alone.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,6 +23,10 @@ configure_and_build() {
 printf '\033[1m== building the fuzzers\033[0m\n'
 configure_and_build fuzz
 step "fuzzing" ctest --test-dir build-fuzz --output-on-failure -j "$jobs"
+
+printf '\033[1m== building with sanitizers\033[0m\n'
+configure_and_build asan -DTROUPE_TESTS=ON
+step "tests of the layers, sanitized" ctest --test-dir build-asan --output-on-failure -j "$jobs" -LE release_only
 
 printf '\033[1m== building the release\033[0m\n'
 configure_and_build release -DTROUPE_TESTS=ON
