@@ -37,11 +37,9 @@ int64_t free_cuda_bytes(int32_t device);
 void use_cuda_device(int32_t device);
 
 /// What the current device can do, measured now: bytes per second that a kernel reads from memory, FLOP
-/// per second of a large cuBLASLt product of operands of `type`, bytes per second of a copy from pinned
-/// host memory. Throw gpu::error.
+/// per second of a large cuBLASLt product of operands of `type`. Throw gpu::error.
 double measure_cuda_read_rate();
 double measure_cuda_matmul_rate(dtype type);
-double measure_cuda_copy_rate();
 
 /// One kernel that ran, in the device's clock.
 struct kernel_run {

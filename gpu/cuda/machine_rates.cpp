@@ -73,21 +73,4 @@ double measure_cuda_matmul_rate(dtype type) {
   return 2.0 * size * size * size / seconds;
 }
 
-double measure_cuda_copy_rate() {
-  constexpr int64_t bytes = int64_t{256} << 20;
-  const cuda::stream work(false);
-  arena memory("copy_rate", memory_kind::device);
-  const int32_t target = memory.reserve("target", dtype::u8, {bytes});
-  memory.seal();
-  void* source = nullptr;
-  check(cudaHostAlloc(&source, static_cast<size_t>(bytes), cudaHostAllocDefault), "cudaHostAlloc");
-  const double seconds = fastest(work, [&] {
-    check(cudaMemcpyAsync(memory.view(target).data, source, static_cast<size_t>(bytes),
-                          cudaMemcpyHostToDevice, work.get()),
-          "cudaMemcpyAsync");
-  });
-  cudaFreeHost(source);
-  return static_cast<double>(bytes) / seconds;
-}
-
 }  // namespace troupe::gpu
