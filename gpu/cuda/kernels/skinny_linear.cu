@@ -1,5 +1,5 @@
-#include "gpu/cuda/kernels/bulk_copy.cuh"
 #include "gpu/cuda/kernels/launch.cuh"
+#include "gpu/cuda/kernels/mma.cuh"
 #include "gpu/cuda/kernels/skinny_linear.hpp"
 #include "gpu/cuda/kernels/typed.cuh"
 
@@ -66,16 +66,6 @@ __device__ __forceinline__ int32_t weight_row(const skinny_shape& shape, int32_t
   return index < half ? tile * half + index : shape.gate_width + tile * half + index - half;
 }
 
-/// a += weights * activations, 16 x 8 x 16.
-__device__ __forceinline__ void multiply(float (&sum)[4], uint32_t w0, uint32_t w1, uint32_t w2,
-                                         uint32_t w3, uint32_t x0, uint32_t x1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "r"(w0), "r"(w1), "r"(w2), "r"(w3), "r"(x0), "r"(x1));
-}
-
 __device__ __forceinline__ uint4 load_shared(uint32_t address) {
   uint4 value;
   asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
@@ -114,10 +104,10 @@ __device__ void produce(const weight_ring<Layout>& ring, const skinny_pointers& 
     for (int32_t first = 0; first < shape.in; first += chunk) {
       const auto bytes = static_cast<uint32_t>(min(chunk, shape.in - first) * 2);
       barrier_wait(&ring.empty[stage], parity);
-      if (lane == 0) barrier_expect(&ring.full[stage], bytes * Layout::weight_rows);
+      if (lane == 0) barrier_arrive_expecting(&ring.full[stage], bytes * Layout::weight_rows);
       __syncwarp();
       if (lane < Layout::weight_rows)
-        bulk_copy(ring.stage(stage) + lane * row_stride_bytes, source + first, bytes,
+        copy_bulk(ring.stage(stage) + lane * row_stride_bytes, source + first, bytes,
                   &ring.full[stage], policy);
       if (++stage == Layout::stages) {
         stage = 0;
@@ -166,11 +156,13 @@ __device__ __forceinline__ void multiply_chunk(tile_sums<row_tiles, column_tiles
       const uint32_t place = weights + (r * 16 + lane / 4) * row_stride_bytes + s * step * 2 +
                              lane % 4 * 16;
       const uint4 low = load_shared(place), high = load_shared(place + 8 * row_stride_bytes);
+      const uint32_t first[4] = {low.x, high.x, low.y, high.y};
+      const uint32_t second[4] = {low.z, high.z, low.w, high.w};
 #pragma unroll
       for (int32_t t = 0; t < column_tiles; ++t) {
         const uint4 x = input.values[s][t];
-        multiply(sums[r][t], low.x, high.x, low.y, high.y, x.x, x.y);
-        multiply(sums[r][t], low.z, high.z, low.w, high.w, x.z, x.w);
+        mma_16x8x16(sums[r][t], first, x.x, x.y);
+        mma_16x8x16(sums[r][t], second, x.z, x.w);
       }
     }
   }
@@ -279,7 +271,7 @@ __global__ void __launch_bounds__(block_threads)
       barrier_init(&ring.full[i], 1);
       barrier_init(&ring.empty[i], consumer_warps);
     }
-    barrier_init_fence();
+    fence_barrier_init();
   }
   __syncthreads();
   if (threadIdx.x >= consumer_threads) {
