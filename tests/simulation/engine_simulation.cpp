@@ -1,6 +1,7 @@
 // Runs the engine's actors through many seeded random histories. `--seed=N` replays one of them and
 // tells what happens in it, `--schedules=N` says how many, `--first=N` where to begin.
 #include "simulation/engine_schedule.hpp"
+#include "simulation/simulation_arguments.hpp"
 
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
@@ -15,8 +16,6 @@
 #include <cstdlib>
 #include <exception>
 #include <iterator>
-#include <optional>
-#include <string_view>
 
 namespace {
 
@@ -81,11 +80,6 @@ void remember_seed(uint64_t seed) {
   last_words_length = std::min(text.size, last_words.size());
 }
 
-std::optional<uint64_t> number_of(std::string_view argument, std::string_view name) {
-  if (!argument.starts_with(name)) return std::nullopt;
-  return std::strtoull(argument.data() + name.size(), nullptr, 10);
-}
-
 /// False if a promise was broken, after saying which and how to see it again.
 bool run(uint64_t seed, bool verbose, bool twice, coverage& seen) {
   remember_seed(seed);
@@ -115,29 +109,14 @@ bool is_complete(coverage& seen) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  uint64_t first = 1, schedules = 2'000;
-  bool verbose = false;
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view argument = argv[i];
-    if (const auto seed = number_of(argument, "--seed=")) {
-      first = *seed;
-      schedules = 1;
-      verbose = true;
-    } else if (const auto count = number_of(argument, "--schedules=")) {
-      schedules = *count;
-    } else if (const auto begin = number_of(argument, "--first=")) {
-      first = *begin;
-    } else {
-      fmt::print(stderr, "unknown argument {}, expected --seed=N, --schedules=N or --first=N\n",
-                 argument);
-      return 2;
-    }
-  }
+  const auto arguments = read_arguments(argc, argv);
+  if (!arguments) return 2;
+  const auto [first, schedules, replay] = *arguments;
   tell_seed_on_fatal_signals();
-  spdlog::set_level(verbose ? spdlog::level::info : spdlog::level::off);
+  spdlog::set_level(replay ? spdlog::level::info : spdlog::level::off);
   coverage seen;
   for (uint64_t seed = first; seed < first + schedules; ++seed)
-    if (!run(seed, verbose, verbose || seed < first + seeds_run_twice, seen)) return 1;
+    if (!run(seed, replay, replay || seed < first + seeds_run_twice, seen)) return 1;
 
   for (const auto& [what, count] : seen) fmt::print("{:>10}  {}\n", count, what);
   fmt::print("{} schedules from seed {}\n", schedules, first);

@@ -1,22 +1,15 @@
 // Runs the planner through many seeded random histories. `--seed=N` replays one of them,
 // `--schedules=N` says how many, `--first=N` where to begin.
 #include "simulation/planner_schedule.hpp"
+#include "simulation/simulation_arguments.hpp"
 
 #include <fmt/format.h>
 
 #include <cstdint>
-#include <cstdlib>
-#include <optional>
-#include <string_view>
 
 namespace {
 
 using namespace troupe::simulation;
-
-std::optional<uint64_t> number_of(std::string_view argument, std::string_view name) {
-  if (!argument.starts_with(name)) return std::nullopt;
-  return std::strtoull(argument.data() + name.size(), nullptr, 10);
-}
 
 /// False if a promise was broken, after saying which and how to see it again.
 bool run(uint64_t seed, coverage& seen) {
@@ -61,22 +54,9 @@ constexpr uint64_t schedules_for_coverage = 500;
 }  // namespace
 
 int main(int argc, char** argv) {
-  uint64_t first = 1, schedules = 2'000;
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view argument = argv[i];
-    if (const auto seed = number_of(argument, "--seed=")) {
-      first = *seed;
-      schedules = 1;
-    } else if (const auto count = number_of(argument, "--schedules=")) {
-      schedules = *count;
-    } else if (const auto begin = number_of(argument, "--first=")) {
-      first = *begin;
-    } else {
-      fmt::print(stderr, "unknown argument {}, expected --seed=N, --schedules=N or --first=N\n",
-                 argument);
-      return 2;
-    }
-  }
+  const auto arguments = read_arguments(argc, argv);
+  if (!arguments) return 2;
+  const auto [first, schedules, replay] = *arguments;
   coverage seen;
   for (uint64_t seed = first; seed < first + schedules; ++seed)
     if (!run(seed, seen)) return 1;
