@@ -12,8 +12,6 @@ namespace troupe::gpu {
 
 struct cuda_device {
   std::string name;
-  int32_t num_sms = 0;
-  int64_t total_bytes = 0;
 };
 
 struct cuda_options {

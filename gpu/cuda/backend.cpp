@@ -31,8 +31,6 @@ std::vector<cuda_device> cuda_devices() {
     cuda::check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
     cuda_device device;
     device.name = properties.name;
-    device.num_sms = properties.multiProcessorCount;
-    device.total_bytes = static_cast<int64_t>(properties.totalGlobalMem);
     devices.push_back(std::move(device));
   }
   return devices;
