@@ -26,17 +26,17 @@ graph_family::graph_family(std::string name, gpu::operations& backend, std::vect
   }
 }
 
-graph_family::graph graph_family::make_graph(gpu::operations& backend, int32_t bucket, bool eager,
-                                             const graph_recipe& recipe) const {
+graph_family::bucket_graph graph_family::make_graph(gpu::operations& backend, int32_t bucket,
+                                                    bool eager, const graph_recipe& recipe) const {
   recipe.load_warm_up(bucket);
   gpu::cold_graph cold(fmt::format("{}[{}]", name_, bucket),
                        [issue = recipe.issue, bucket] { issue(bucket); });
   gpu::warm_graph warm = std::move(cold).warm(backend);
   if (recipe.check_run) recipe.check_run();
-  if (eager) return warm;
+  if (eager) return {std::move(warm), std::nullopt};
   gpu::captured_graph captured = warm.capture(backend, arenas_);
   recipe.check(captured.baked());
-  return captured;
+  return {std::move(warm), std::move(captured)};
 }
 
 int32_t graph_family::bucket_for(int32_t count) const {
@@ -55,18 +55,26 @@ void graph_family::require_current() const {
 }
 
 void graph_family::run(int32_t bucket) {
-  graph& found = graphs_.at(bucket);
-  if (auto* captured = std::get_if<gpu::captured_graph>(&found))
-    captured->replay();
+  bucket_graph& found = graphs_.at(bucket);
+  if (found.captured)
+    found.captured->replay();
   else
-    std::get<gpu::warm_graph>(found).run();
+    found.warm.run();
+}
+
+void graph_family::run_eagerly(int32_t bucket) const {
+  graphs_.at(bucket).warm.run();
+}
+
+bool graph_family::intact(int32_t bucket) const {
+  const auto& captured = graphs_.at(bucket).captured;
+  return !captured || captured->intact();
 }
 
 gpu::digest128 graph_family::shape_digest() const {
   std::vector<gpu::digest128> digests;
   for (const auto& [bucket, made] : graphs_)
-    if (const auto* captured = std::get_if<gpu::captured_graph>(&made))
-      digests.push_back(captured->baked().shape_digest());
+    if (made.captured) digests.push_back(made.captured->baked().shape_digest());
   if (digests.empty()) return {};
   const XXH128_hash_t hash = XXH3_128bits(digests.data(), digests.size() * sizeof digests[0]);
   return {hash.low64, hash.high64};

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
-#include <variant>
 #include <vector>
 
 namespace troupe::model {
@@ -34,19 +34,26 @@ class graph_family {
   void require_current() const;
   /// Replays the graph of a bucket, or runs its operations if the family is eager.
   void run(int32_t bucket);
+  /// Runs the operations of a bucket without its graph: the same kernels.
+  void run_eagerly(int32_t bucket) const;
+  /// Whether the graph of a bucket still has the manifest it was captured with.
+  bool intact(int32_t bucket) const;
 
   /// Over all graphs' shapes: equal on ranks that captured the same. Zero if eager.
   gpu::digest128 shape_digest() const;
 
  private:
-  using graph = std::variant<gpu::warm_graph, gpu::captured_graph>;
+  struct bucket_graph {
+    gpu::warm_graph warm;
+    std::optional<gpu::captured_graph> captured;  // none if the family is eager
+  };
 
-  graph make_graph(gpu::operations& backend, int32_t bucket, bool eager,
-                   const graph_recipe& recipe) const;
+  bucket_graph make_graph(gpu::operations& backend, int32_t bucket, bool eager,
+                          const graph_recipe& recipe) const;
 
   std::string name_;
   std::vector<gpu::arena_lease> arenas_;
-  std::map<int32_t, graph> graphs_;
+  std::map<int32_t, bucket_graph> graphs_;
 };
 
 }  // namespace troupe::model

@@ -4,6 +4,7 @@
 #include "gpu/error.hpp"
 #include "model/arena_builder.hpp"
 #include "model/graph_family.hpp"
+#include "model/step_fingerprint.hpp"
 #include "model/step_inputs.hpp"
 #include "model/step_outputs.hpp"
 #include "model/text/text_model.hpp"
@@ -59,16 +60,23 @@ struct model_runner::state {
   step_inputs inputs;
   text_model model;
   step_outputs outputs;
+  fingerprint_reader fingerprints;
   std::optional<graph_family> graphs;  // made by `capture`
 
   uint64_t last_step = 0;
-  int32_t last_rows = 0;  // sampled by that step: what a token of the next may refer to
+  plan::digest last_content = {};
+  std::vector<int32_t> sampled = {};  // by the last step: what tokens of the next may refer to
+  std::vector<int32_t> sampled_before =
+      {};                 // by the step before: what those of the last referred to
   std::string lost = {};  // why this rank can run nothing any more; empty while it can
 
   std::vector<gpu::arena*> arenas();
   std::vector<gpu::arena_lease> leases();
   std::vector<std::string> reasons_to_refuse(const plan::step_plan& plan) const;
-  void refuse_if_faulty(const plan::step_plan& plan) const;
+  std::vector<std::string> reasons_not_to_verify(const plan::step_plan& plan) const;
+  void refuse(const plan::step_plan& plan, const std::vector<std::string>& reasons) const;
+  void refuse_if_stale(const plan::step_plan& plan) const;
+  step_fingerprint fingerprint(const plan::step_plan& plan);
   void check_lane();
 };
 
@@ -85,10 +93,13 @@ model_runner::model_runner(std::unique_ptr<gpu::operations> operations,
   text_model text(backend, model.text, limits, std::move(weights), lane, inputs.views(), pool_view,
                   {options.activation, std::move(options.token_mask)});
   step_outputs outputs(backend, text.sampled());
+  fingerprint_reader fingerprints(backend);
   state_ = std::make_unique<state>(state{std::move(operations), limits, options.epoch,
                                          options.eager, std::move(symmetric), lane, std::move(pool),
                                          std::move(inputs), std::move(text), std::move(outputs),
-                                         std::nullopt});
+                                         std::move(fingerprints), std::nullopt});
+  for (auto* tokens : {&state_->sampled, &state_->sampled_before})
+    tokens->reserve(static_cast<size_t>(limits.max_num_seqs));
 }
 model_runner::~model_runner() = default;
 
@@ -110,23 +121,50 @@ gpu::digest128 model_runner::capture(const std::function<void(int32_t, int32_t)>
   return self.graphs->shape_digest();
 }
 
-plan::step_result model_runner::run(const plan::step_plan& plan) {
+plan::step_result model_runner::run(const plan::step_plan& plan, step_mode mode) {
   auto& self = *state_;
   config::ensure(self.graphs.has_value(), "a step is run before graphs are captured");
-  self.refuse_if_faulty(plan);
+  self.refuse_if_stale(plan);
+  self.refuse(plan, self.reasons_to_refuse(plan));
   for (const int32_t block : plan.cleared_blocks) self.model.clear_block(block);
   self.inputs.load(*self.backend, plan);
   const auto start = std::chrono::steady_clock::now();
-  self.graphs->run(plan.bucket_tokens);
+  if (mode == step_mode::graph)
+    self.graphs->run(plan.bucket_tokens);
+  else
+    self.graphs->run_eagerly(plan.bucket_tokens);
   self.outputs.fetch(*self.backend, plan);
   self.backend->synchronize();
   const auto elapsed = std::chrono::steady_clock::now() - start;
   self.check_lane();
   self.last_step = plan.step;
-  self.last_rows = plan.num_rows();
+  self.last_content = plan.content;
+  self.sampled_before.swap(self.sampled);
   plan::step_result result = self.outputs.result_of(plan);
+  self.sampled.assign(result.tokens.begin(), result.tokens.end());
   result.elapsed_ns = std::chrono::nanoseconds(elapsed).count();
   return result;
+}
+
+step_verification model_runner::verify(const plan::step_plan& plan) {
+  auto& self = *state_;
+  config::ensure(self.graphs.has_value(), "a step is verified before graphs are captured");
+  self.refuse_if_stale(plan);
+  self.refuse(plan, self.reasons_not_to_verify(plan));
+  const step_fingerprint found = self.fingerprint(plan);
+  const gpu::tensor_view& sampled = self.model.sampled().tokens;
+  self.backend->upload(sampled, self.sampled_before.data(),
+                       std::ssize(self.sampled_before) * gpu::size_of(sampled.type));
+  self.graphs->run_eagerly(plan.bucket_tokens);
+  self.outputs.fetch(*self.backend, plan);
+  self.backend->synchronize();
+  self.check_lane();
+  step_verification verified{self.outputs.result_of(plan), {}};
+  self.sampled.assign(verified.result.tokens.begin(), verified.result.tokens.end());
+  verified.difference = self.graphs->intact(plan.bucket_tokens)
+                            ? difference(found, self.fingerprint(plan))
+                            : "the graph's manifest is not the one it was captured with";
+  return verified;
 }
 
 void model_runner::retire(bool guard) {
@@ -134,8 +172,8 @@ void model_runner::retire(bool guard) {
 }
 
 std::vector<float> model_runner::logits(int32_t row) const {
-  config::ensure(row >= 0 && row < state_->last_rows, "logits of row {} of {}", row,
-                 state_->last_rows);
+  config::ensure(row >= 0 && row < std::ssize(state_->sampled), "logits of row {} of {}", row,
+                 state_->sampled.size());
   const gpu::tensor_view view = state_->model.logits().at(row);
   std::vector<float> values(static_cast<size_t>(view.width()));
   state_->backend->download(values.data(), view, view.span_bytes());
@@ -184,22 +222,43 @@ std::vector<std::string> model_runner::state::reasons_to_refuse(const plan::step
   std::vector<std::string> reasons = plan::faults(plan, limits);
   for (size_t i = 0; i < plan.token_ids.size(); ++i) {
     const int64_t row = -1 - int64_t{plan.token_ids[i]};
-    if (row >= last_rows)
+    if (row >= std::ssize(sampled))
       reasons.push_back(fmt::format("token {} refers to row {} of step {}, which sampled {} rows",
-                                    i, row, last_step, last_rows));
+                                    i, row, last_step, sampled.size()));
   }
   return reasons;
 }
 
-void model_runner::state::refuse_if_faulty(const plan::step_plan& plan) const {
+std::vector<std::string> model_runner::state::reasons_not_to_verify(
+    const plan::step_plan& plan) const {
+  if (!lost.empty()) return {lost};
+  if (plan.epoch == epoch && plan.step == last_step && plan.content == last_content) return {};
+  return {fmt::format(
+      "to verify is step {} of epoch {}, but what ran last is step {} of epoch {}{}", plan.step,
+      plan.epoch, last_step, epoch, plan.step == last_step ? " with another digest" : "")};
+}
+
+void model_runner::state::refuse(const plan::step_plan& plan,
+                                 const std::vector<std::string>& reasons) const {
+  if (!reasons.empty())
+    throw plan_refused(fmt::format("step {} refused: {}", plan.step, fmt::join(reasons, "; ")));
+}
+
+void model_runner::state::refuse_if_stale(const plan::step_plan& plan) const {
   try {
     graphs->require_current();
   } catch (const gpu::stale_graph& stale) {
-    throw plan_refused(fmt::format("step {} refused: {}", plan.step, stale.what()));
+    refuse(plan, {stale.what()});
   }
-  const auto reasons = reasons_to_refuse(plan);
-  if (!reasons.empty())
-    throw plan_refused(fmt::format("step {} refused: {}", plan.step, fmt::join(reasons, "; ")));
+}
+
+step_fingerprint model_runner::state::fingerprint(const plan::step_plan& plan) {
+  step_fingerprint found;
+  found.residual = fingerprints.digest(*backend, model.residual(), plan.num_tokens());
+  for (int32_t row = 0; row < plan.num_rows(); ++row)
+    found.logits.push_back(fingerprints.digest(*backend, model.logits().slice_rows(row, 1), 1));
+  found.tokens = sampled;
+  return found;
 }
 
 void model_runner::state::check_lane() {

@@ -28,6 +28,15 @@ class peer_lost : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// How a rank runs the kernels of a step: as the bucket's graph, or the same ones without it.
+enum class step_mode : uint8_t { graph, eager };
+
+/// What running a step a second time, eagerly, gave.
+struct step_verification {
+  plan::step_result result;  // of the eager run
+  std::string difference;    // what the first run got differently; empty: every bit is the same
+};
+
 struct runner_options {
   gpu::dtype activation = gpu::dtype::bf16;  // f32 or bf16; the KV cache has the same dtype
   bool eager = false;                        // run the same kernels without graphs
@@ -54,7 +63,14 @@ class model_runner {
   /// operations eagerly), returns what was sampled. Throws plan_refused (wrong epoch or step,
   /// faults against the limits, retired memory), peer_lost; after peer_lost every later plan is
   /// refused.
-  plan::step_result run(const plan::step_plan& plan);
+  plan::step_result run(const plan::step_plan& plan, step_mode mode = step_mode::graph);
+
+  /// Runs `plan`, which must be the step that ran last, once more without its graph, and compares
+  /// sampled tokens, logits and residual stream bit by bit; also that the graph's manifest is what
+  /// was captured. The inputs are those the step left on the device. The visual rows it read must
+  /// still be there. What the eager run wrote stays: keys and values, and the sampled tokens that
+  /// the next step refers to. All ranks of a group must do it at once. Throws as `run` does.
+  step_verification verify(const plan::step_plan& plan);
 
   /// Ends this rank's memory: every later plan is refused as stale. For whoever replaces the group;
   /// with `guard` any touch of the memory faults (tests).

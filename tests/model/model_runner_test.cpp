@@ -5,9 +5,8 @@
 #include "gpu/counters.hpp"
 #include "gpu/error.hpp"
 #include "support/forwarding_operations.hpp"
-#include "support/reference_prompt.hpp"
-#include "support/runner_group.hpp"
-#include "support/step_builder.hpp"
+#include "support/random_steps.hpp"
+#include "support/runner_fixture.hpp"
 
 #include <boost/test/unit_test.hpp>
 
@@ -15,7 +14,6 @@
 #include <cstring>
 #include <iterator>
 #include <limits>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -24,44 +22,7 @@ using namespace troupe::testing;
 
 namespace {
 
-const reference_set& reference() {
-  static const reference_set set("ref-tiny");
-  return set;
-}
-
-const reference_case& case_named(const std::string& name) {
-  const auto& cases = reference().cases;
-  const auto found = std::find_if(cases.begin(), cases.end(),
-                                  [&](const reference_case& c) { return c.name == name; });
-  return *found;
-}
-
-/// A group, a builder for it, and the rows of one picture in its pool.
-struct fixture {
-  explicit fixture(const group_options& options = {.checkpoint = "tiny"})
-      : group(options), builder(group.limits()) {}
-
-  plan::prompt prompt(const std::string& name) {
-    return prompt_of(case_named(name), group.checkpoint().model);
-  }
-  std::vector<int32_t> encode(const std::string& name, int32_t first_row = 0) {
-    const auto pictures = patches_of(case_named(name), group.checkpoint().preprocessor);
-    const auto placed = place(pictures, group.checkpoint().preprocessor.merge_size, first_row);
-    group.encode(placed.items);
-    return placed.rows;
-  }
-  /// One step that advances `sequence` by up to `count` tokens; the logits of its row if it has
-  /// one.
-  std::vector<float> step(int32_t sequence, int32_t count) {
-    builder.advance(sequence, count);
-    const plan::step_result result = group.run(builder.build());
-    builder.complete(result);
-    return result.tokens.empty() ? std::vector<float>{} : group.logits(0);
-  }
-
-  runner_group group;
-  step_builder builder;
-};
+using fixture = runner_fixture;
 
 /// The message of the exception that `plan` is refused with.
 std::string refusal(fixture& f, const plan::step_plan& plan) {
@@ -202,7 +163,7 @@ BOOST_AUTO_TEST_CASE(a_retired_generation_is_refused_before_anything_is_touched)
 
 BOOST_AUTO_TEST_CASE(the_next_step_may_refer_to_tokens_that_are_not_known_yet) {
   fixture f;
-  const auto& example = case_named("text0");
+  const auto& example = case_named(f.set, "text0");
   const int32_t sequence = f.builder.add(f.prompt("text0"));
   // Always one plan ahead: each is built before the one that samples its token has run.
   f.builder.advance(sequence, 100);
@@ -327,43 +288,14 @@ BOOST_AUTO_TEST_CASE(a_request_gets_the_same_logits_beside_one_of_nan) {
 
 BOOST_AUTO_TEST_CASE(nothing_is_captured_or_allocated_after_start) {
   fixture f({.checkpoint = "tiny", .tp_size = 2});
-  constexpr int steps = 400;
-  std::mt19937 random(7);
-  const auto below = [&](int32_t n) {
-    return static_cast<int32_t>(random() % static_cast<uint32_t>(n));
-  };
+  constexpr int rounds = 400;
+  random_steps steps(f, 7);
   const auto counts = gpu::read_counters();
-  const std::vector<std::string> names{"text0", "text3", "image3-64x64-png", "pair", "video"};
-  std::vector<int32_t> running;
-  for (int i = 0; i < steps; ++i) {
-    if (running.size() < 6 && below(3) == 0) {
-      const auto& name = names[static_cast<size_t>(below(5))];
-      // Rows are overwritten while others may read them: only the graphs are of interest here.
-      const bool picture = !case_named(name).grid_thw.empty();
-      running.push_back(
-          f.builder.add(f.prompt(name), picture ? f.encode(name) : std::vector<int32_t>{}));
-    }
-    int32_t budget = f.group.limits().max_num_batched_tokens;
-    bool any = false;
-    for (const int32_t sequence : running) {
-      const int32_t count = std::min(budget, 1 + below(20));
-      if (count == 0 || below(4) == 0) continue;
-      budget -= std::min(count, f.builder.pending(sequence));
-      f.builder.advance(sequence, count);
-      any = true;
-    }
-    if (!any) continue;
-    f.builder.complete(f.group.run(f.builder.build()));
-    std::erase_if(running, [&](int32_t sequence) {
-      const bool done = f.builder.generated(sequence).size() >= 60 || below(40) == 0;
-      if (done) f.builder.remove(sequence);
-      return done;
-    });
-  }
+  for (int i = 0; i < rounds; ++i) steps.complete(f.group.run(steps.next()));
   const auto now = gpu::read_counters();
   BOOST_TEST(now.graph_captures == counts.graph_captures);
   BOOST_TEST(now.arena_allocations == counts.arena_allocations);
-  BOOST_TEST(now.graph_replays > counts.graph_replays + steps);
+  BOOST_TEST(now.graph_replays > counts.graph_replays + rounds);
 }
 
 BOOST_AUTO_TEST_CASE(log_probabilities_come_for_the_rows_that_ask) {
@@ -389,8 +321,8 @@ BOOST_AUTO_TEST_CASE(log_probabilities_come_for_the_rows_that_ask) {
 }
 
 BOOST_AUTO_TEST_CASE(masked_tokens_are_never_sampled) {
-  const auto& example = case_named("text0");
   fixture f;
+  const auto& example = case_named(f.set, "text0");
   const auto plan = [&] {
     f.builder.advance(f.builder.add(f.prompt("text0")), 100);
     return f.builder.build();

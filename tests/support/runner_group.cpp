@@ -120,8 +120,7 @@ void runner_group::start_rank(int32_t rank, const group_options& options) {
         gpu::shared_memory_on(options.device));
     own.runner = std::make_unique<model::model_runner>(
         make_backend(options), model, limits_, std::move(weights), std::move(symmetric),
-        map_pool(options),
-        model::runner_options{options.activation, options.eager, 1, {}});
+        map_pool(options), model::runner_options{options.activation, options.eager, 1, {}});
   });
 }
 
@@ -131,8 +130,7 @@ void runner_group::start_encoder(const group_options& options) {
     copier_ = gpu::make_operations(options.backend_options());
     encoder_ = std::make_unique<model::vision_runner>(
         make_backend(options), model,
-        model::load_vision_weights(open_weights(options), model, no_progress),
-        map_pool(options),
+        model::load_vision_weights(open_weights(options), model, no_progress), map_pool(options),
         model::vision_options{options.activation, options.eager, max_patches, max_segments});
     encoder_->capture([](int32_t, int32_t) {});
   });
@@ -158,6 +156,22 @@ plan::step_result runner_group::run(const plan::step_plan& plan) {
   return first;
 }
 
+model::step_verification runner_group::verify(const plan::step_plan& plan) {
+  std::vector<std::future<model::step_verification>> answers;
+  for (auto& rank : ranks_)
+    answers.push_back(
+        rank->thread.submit([&runner = rank->runner, &plan] { return runner->verify(plan); }));
+  for (auto& answer : answers) answer.wait();
+  model::step_verification first = answers[0].get();
+  for (size_t rank = 1; rank < answers.size(); ++rank) {
+    const model::step_verification other = answers[rank].get();
+    config::ensure(other.result.tokens == first.result.tokens,
+                   "rank {} does not agree with rank 0 on verified step {}", rank, plan.step);
+    if (first.difference.empty()) first.difference = other.difference;
+  }
+  return first;
+}
+
 void runner_group::encode(const std::vector<model::encode_item>& items) {
   encoder_thread_.call([&] { encoder_->encode(items); });
 }
@@ -179,9 +193,7 @@ void runner_group::write(const gpu::tensor_view& view, const std::vector<float>&
 }
 
 std::vector<float> runner_group::logits(int32_t row) {
-  return on_rank(0, [&](model::model_runner& runner) {
-    return runner.logits(row);
-  });
+  return on_rank(0, [&](model::model_runner& runner) { return runner.logits(row); });
 }
 
 }  // namespace troupe::testing

@@ -53,6 +53,8 @@ class runner_group {
   /// Runs the plan on all ranks at once. All must report the same digest and tokens; a rank's
   /// exception is thrown here (the first rank's, when all have answered).
   plan::step_result run(const plan::step_plan& plan);
+  /// Verifies it, the last one that ran, on all ranks at once; all must agree as above.
+  model::step_verification verify(const plan::step_plan& plan);
   /// Runs it on one rank, and returns what comes of it there.
   std::future<plan::step_result> run_on(int32_t rank, const plan::step_plan& plan);
   void encode(const std::vector<model::encode_item>& items);

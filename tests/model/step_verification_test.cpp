@@ -1,0 +1,206 @@
+// A graph that does something else than the kernels it was made of is found, and what the eager run
+// gives is right.
+#include "gpu/backend.hpp"
+#include "gpu/counters.hpp"
+#include "model/model_runner.hpp"
+#include "support/forwarding_operations.hpp"
+#include "support/random_steps.hpp"
+#include "support/runner_fixture.hpp"
+
+#include <boost/test/unit_test.hpp>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+using namespace troupe;
+using namespace troupe::testing;
+
+namespace {
+
+/// Knows whether what is issued is recorded.
+class recording_operations : public forwarding_operations {
+ public:
+  using forwarding_operations::forwarding_operations;
+  void begin_capture(std::vector<gpu::arena_lease> arenas) override {
+    recording_ = true;
+    forwarding_operations::begin_capture(std::move(arenas));
+  }
+  gpu::captured_graph end_capture(std::string name) override {
+    recording_ = false;
+    return forwarding_operations::end_capture(std::move(name));
+  }
+
+ protected:
+  bool recording() const { return recording_; }
+
+ private:
+  bool recording_ = false;
+};
+
+/// Its graphs read the deepstack slot, as their manifests show, and add nothing of it.
+class deepstackless_graphs : public recording_operations {
+ public:
+  using recording_operations::recording_operations;
+  void all_reduce_add_norm(gpu::tensor_view normed, gpu::tensor_view residual,
+                           gpu::tensor_view partial, gpu::tensor_view norm_weight, float epsilon,
+                           const gpu::visual_slot& slot, int32_t level, const gpu::lane_view& lane,
+                           gpu::live_count rows) override {
+    if (recording() && level > 0) {
+      gather_rows(normed, slot.pool.at(level), slot.row_map, rows);  // overwritten at once
+      level = -1;
+    }
+    recording_operations::all_reduce_add_norm(normed, residual, partial, norm_weight, epsilon, slot,
+                                              level, lane, rows);
+  }
+};
+
+/// Its graphs differ from eager runs by the last bits of a norm.
+class imprecise_graphs : public recording_operations {
+ public:
+  using recording_operations::recording_operations;
+  void rms_norm(gpu::tensor_view output, gpu::tensor_view input, gpu::tensor_view weight,
+                float epsilon, gpu::live_count rows) override {
+    recording_operations::rms_norm(output, input, weight, recording() ? 1.01F * epsilon : epsilon,
+                                   rows);
+  }
+};
+
+template <class Backend>
+group_options with_backend(int32_t tp_size = 1) {
+  group_options options{.checkpoint = "tiny", .tp_size = tp_size};
+  options.backend = [inner = options.backend_options()] {
+    return std::make_unique<Backend>(gpu::make_operations(inner));
+  };
+  return options;
+}
+
+/// What a prompt's step gives: once as it comes, once verified.
+struct verified_prompt {
+  verified_prompt(runner_fixture& f, const std::string& name) {
+    const int32_t sequence = f.builder.add(f.prompt(name), f.encode(name));
+    f.builder.advance(sequence, 256);
+    const plan::step_plan plan = f.builder.build();
+    result = f.group.run(plan);
+    logits = f.group.logits(0);
+    verification = f.group.verify(plan);
+    verified_logits = f.group.logits(0);
+    f.builder.complete(verification.result);
+    f.builder.remove(sequence);
+  }
+  plan::step_result result;
+  std::vector<float> logits;
+  model::step_verification verification;
+  std::vector<float> verified_logits;
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(step_verification)
+
+BOOST_AUTO_TEST_CASE(a_graph_without_deepstack_is_found_by_the_first_picture) {
+  for (const int32_t tp_size : {1, 2}) {
+    runner_fixture broken(with_backend<deepstackless_graphs>(tp_size));
+    runner_fixture sound({.checkpoint = "tiny", .tp_size = tp_size});
+    const verified_prompt text(broken, "text0");
+    BOOST_TEST(text.verification.difference == "");
+    BOOST_TEST((text.logits == text.verified_logits));
+
+    const verified_prompt picture(broken, "image6-256x256-png");
+    BOOST_TEST(picture.verification.difference != "");
+    BOOST_TEST((picture.logits != picture.verified_logits));
+    const verified_prompt expected(sound, "image6-256x256-png");
+    BOOST_TEST(expected.verification.difference == "");
+    BOOST_TEST((picture.verified_logits == expected.logits));
+    BOOST_TEST(picture.verification.result.tokens == expected.result.tokens,
+               boost::test_tools::per_element());
+  }
+}
+
+BOOST_AUTO_TEST_CASE(other_bits_and_equal_tokens_are_a_difference) {
+  runner_fixture f(with_backend<imprecise_graphs>());
+  const verified_prompt text(f, "text0");
+  BOOST_TEST(text.verification.result.tokens == text.result.tokens,
+             boost::test_tools::per_element());
+  BOOST_TEST(text.verification.difference.find("row 0 of 1 has other logits and the same token") ==
+             0U);
+}
+
+BOOST_AUTO_TEST_CASE(a_step_without_a_logit_row_is_compared_by_its_residual_stream) {
+  runner_fixture f(with_backend<imprecise_graphs>());
+  const int32_t sequence = f.builder.add(f.prompt("text0"));
+  f.builder.advance(sequence, 7);
+  const plan::step_plan chunk = f.builder.build();
+  BOOST_REQUIRE(f.group.run(chunk).tokens.empty());
+  BOOST_TEST(f.group.verify(chunk).difference == "the residual stream has other bits");
+}
+
+BOOST_AUTO_TEST_CASE(a_step_run_eagerly_needs_no_graph) {
+  runner_fixture broken(with_backend<imprecise_graphs>());
+  runner_fixture sound;
+  const auto logits_of = [](runner_fixture& f, model::step_mode mode) {
+    f.builder.advance(f.builder.add(f.prompt("text1")), 100);
+    const plan::step_plan plan = f.builder.build();
+    f.group.on_rank(0, [&](model::model_runner& runner) { return runner.run(plan, mode); });
+    return f.group.logits(0);
+  };
+  BOOST_TEST(
+      (logits_of(broken, model::step_mode::eager) == logits_of(sound, model::step_mode::graph)));
+}
+
+BOOST_AUTO_TEST_CASE(the_next_step_goes_on_from_what_the_eager_run_sampled) {
+  runner_fixture f;
+  const auto& example = case_named(f.set, "text0");
+  const int32_t sequence = f.builder.add(f.prompt("text0"));
+  f.builder.advance(sequence, 100);
+  plan::step_plan current = f.builder.build();
+  for (size_t i = 0; i < example.generated_ids.size(); ++i) {
+    f.builder.advance(sequence, 1);
+    plan::step_plan next = f.builder.build();  // before `current` has run: it refers to a row of it
+    f.group.run(current);
+    const auto verified = f.group.verify(current);
+    BOOST_TEST(verified.difference == "");
+    f.builder.complete(verified.result);
+    current = std::move(next);
+  }
+  BOOST_TEST(f.builder.generated(sequence) == example.generated_ids,
+             boost::test_tools::per_element());
+}
+
+BOOST_AUTO_TEST_CASE(only_the_step_that_ran_last_can_be_verified) {
+  runner_fixture f;
+  const int32_t sequence = f.builder.add(f.prompt("text0"));
+  f.builder.advance(sequence, 7);
+  const plan::step_plan first = f.builder.build();
+  BOOST_CHECK_EXCEPTION(f.group.verify(first), model::plan_refused, [](const auto& refused) {
+    return std::string(refused.what()).find("what ran last is step 0") != std::string::npos;
+  });
+  f.group.run(first);
+  plan::step_plan other = first;
+  ++other.content.low;
+  BOOST_CHECK_THROW(f.group.verify(other), model::plan_refused);
+  f.builder.advance(sequence, 7);
+  f.group.run(f.builder.build());
+  BOOST_CHECK_THROW(f.group.verify(first), model::plan_refused);
+}
+
+BOOST_AUTO_TEST_CASE(sound_graphs_differ_in_nothing_and_verifying_takes_no_memory) {
+  runner_fixture f({.checkpoint = "tiny", .tp_size = 2});
+  random_steps steps(f, 11);
+  const auto counts = gpu::read_counters();
+  const int rounds = 400;
+  for (int i = 0; i < rounds; ++i) {
+    const plan::step_plan plan = steps.next();
+    f.group.run(plan);
+    const auto verified = f.group.verify(plan);
+    BOOST_TEST(verified.difference == "");
+    steps.complete(verified.result);
+  }
+  const auto now = gpu::read_counters();
+  BOOST_TEST(now.graph_captures == counts.graph_captures);
+  BOOST_TEST(now.arena_allocations == counts.arena_allocations);
+  BOOST_TEST(now.graph_replays >= counts.graph_replays + 2 * rounds);  // those of pictures beside
+}
+
+BOOST_AUTO_TEST_SUITE_END()
