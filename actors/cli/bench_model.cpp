@@ -1,13 +1,12 @@
 #include "actors/cli/bench.hpp"
 #include "actors/cli/elapsed.hpp"
 #include "actors/cli/kernel_profile.hpp"
+#include "actors/cli/model_bench.hpp"
 #include "actors/cli/offline_model.hpp"
-#include "actors/placement.hpp"
 #include "config/ensure.hpp"
 #include "gpu/backend.hpp"
-#include "gpu/cpu/machine_rates.hpp"
-#include "gpu/cuda_backend.hpp"
 #include "model/vision/vision_runner.hpp"
+#include "model/vision/vision_staging.hpp"
 #include "model/work_model.hpp"
 
 #include <fmt/format.h>
@@ -17,7 +16,6 @@
 #include <chrono>
 #include <functional>
 #include <memory>
-#include <random>
 #include <string>
 #include <thread>
 #include <vector>
@@ -27,73 +25,6 @@ namespace {
 
 // Prompt tokens of a step beside the tokens that are decoded.
 constexpr int32_t prefill_chunk = 256;
-
-struct model_bench_options {
-  std::string shape = "tiny";
-  std::string dtype = "bfloat16";
-  std::string device = "auto";
-  bool profile = false;
-  std::string picture;  // of the profile
-  int32_t threads = static_cast<int32_t>(std::thread::hardware_concurrency());
-  int32_t batch = 1;
-  int32_t context = 512;
-  int32_t steps = 32;
-  int32_t tokens = 512;
-  int32_t height = 512, width = 512;
-
-  gpu::backend_options backend() const {
-    config::engine_config engine;
-    if (device != "auto")
-      engine.parallel.device =
-          device == "cuda" ? config::device_choice::cuda : config::device_choice::cpu;
-    auto chosen = actors::place(engine).shard(0);
-    chosen.num_threads = threads;
-    return chosen;
-  }
-  gpu::dtype type() const { return dtype == "float32" ? gpu::dtype::f32 : gpu::dtype::bf16; }
-};
-
-config::engine_config engine_for(const model_bench_options& options, int64_t max_model_len,
-                                 int32_t max_num_seqs, int32_t max_batched_tokens) {
-  config::engine_config engine;
-  engine.model.dtype = options.type() == gpu::dtype::f32 ? config::compute_dtype::float32
-                                                         : config::compute_dtype::bfloat16;
-  engine.model.max_model_len = max_model_len;
-  engine.limits.max_num_seqs = max_num_seqs;
-  engine.limits.max_num_batched_tokens = max_batched_tokens;
-  engine.limits.visual_pool_rows = 64;  // the slot is there; nothing of this size is measured
-  engine.limits.prefix_cache = false;
-  return engine;
-}
-
-std::string describe_shape(const model_bench_options& options) {
-  if (options.backend().device == gpu::device_kind::cuda)
-    return fmt::format("{} {} on {}", options.shape, options.dtype,
-                       gpu::cuda_devices().front().name);
-  return fmt::format("{} {} on {} threads", options.shape, options.dtype, options.threads);
-}
-
-double read_rate_of(const gpu::backend_options& backend) {
-  return backend.device == gpu::device_kind::cuda
-             ? gpu::measure_cuda_read_rate()
-             : gpu::cpu::measure_read_rate(backend.num_threads);
-}
-
-double matmul_rate_of(const gpu::backend_options& backend, gpu::dtype type) {
-  return backend.device == gpu::device_kind::cuda
-             ? gpu::measure_cuda_matmul_rate(type)
-             : gpu::cpu::measure_matmul_rate(backend.num_threads, type);
-}
-
-/// A measurement whose limit is arithmetic: `flop` at the rate of a large matmul.
-void print_matmul_row(const std::string& name, const std::string& work, double seconds, double flop,
-                      double matmul_rate) {
-  const double limit = flop / matmul_rate;
-  print_row({name, fmt::format("{}: {:.1f} ms", work, seconds * 1e3),
-             fmt::format("{:.1f} ms: {:.1f} GFLOP at {:.0f} GFLOP/s", limit * 1e3, flop / 1e9,
-                         matmul_rate / 1e9),
-             limit / seconds});
-}
 
 void profile_if_asked(const model_bench_options& options, const std::function<void()>& run) {
   if (options.profile || !options.picture.empty()) print_kernel_profile(run, options.picture);
@@ -161,14 +92,37 @@ int bench_prefill(const model_bench_options& options) {
   return 0;
 }
 
-model::patch_rows random_patches(const config::vision_config& vision, model::patch_grid grid) {
-  model::patch_rows rows{grid, {}};
-  std::mt19937 random(1);
-  std::uniform_real_distribution<float> value(-1, 1);
-  rows.pixels.resize(static_cast<size_t>(grid.patches()) *
-                     static_cast<size_t>(vision.patch_width()));
-  for (auto& pixel : rows.pixels) pixel = value(random);
-  return rows;
+/// Noise in every slot of staging memory, as an encoder would leave pictures for a tower on `reader`.
+model::vision_staging stage_noise(const config::vision_config& vision, model::patch_grid grid,
+                                  gpu::dtype type, gpu::device_kind reader) {
+  const model::staging_shape shape{grid.patches(), vision.patch_width(), type};
+  const model::vision_staging made(shape);
+  auto staging = model::vision_staging::map(shape, made.file_descriptor(), reader);
+  const auto noise = random_patches(vision, grid, type);
+  for (int32_t slot = 0; slot < model::vision_staging::num_slots; ++slot)
+    std::copy(noise.pixels.begin(), noise.pixels.end(), staging.slot(slot).data);
+  return staging;
+}
+
+void wait_for(gpu::milestone& run) {
+  while (!run.passed()) std::this_thread::yield();
+}
+
+/// Seconds of each of `rounds` pictures that keep the tower busy: one is started while another runs.
+std::vector<double> run_in_a_row(model::vision_runner& tower, const std::vector<model::encode_item>& slots,
+                                 int32_t rounds) {
+  std::vector<double> times;
+  auto running = tower.start({slots[0]});
+  auto begin = std::chrono::steady_clock::now();
+  for (int32_t round = 1; round <= rounds; ++round) {
+    auto next = tower.start({slots[static_cast<size_t>(round) % slots.size()]});
+    wait_for(*running);
+    times.push_back(seconds_since(begin));
+    begin = std::chrono::steady_clock::now();
+    running = std::move(next);
+  }
+  wait_for(*running);
+  return times;
 }
 
 int bench_vision(const model_bench_options& options) {
@@ -178,11 +132,17 @@ int bench_vision(const model_bench_options& options) {
   const double matmul_rate = matmul_rate_of(backend, options.type());
   const auto grid =
       model::image_grid({options.height, options.width}, shape_checkpoint(model).preprocessor);
-  const auto patches = random_patches(model.vision, grid);
+  const auto staging = stage_noise(model.vision, grid, options.type(), backend.device);
   model::visual_pool pool(model, options.type(), grid.patches() / model.vision.merge_unit(),
                           gpu::shared_memory_on(backend.device));
-  model::encode_item item{&patches, {}};
-  for (int32_t row = 0; row < pool.rows(); ++row) item.destination_rows.push_back(row);
+  std::vector<model::encode_item> items;
+  for (int32_t slot = 0; slot < model::vision_staging::num_slots; ++slot) {
+    const auto pixels = staging.slot(slot);
+    auto& item = items.emplace_back();
+    item.grid = grid;
+    item.pixels = {pixels.data, static_cast<size_t>(pixels.span_bytes())};
+    for (int32_t row = 0; row < pool.rows(); ++row) item.destination_rows.push_back(row);
+  }
 
   model::vision_options runner;
   runner.activation = options.type();
@@ -191,17 +151,21 @@ int bench_vision(const model_bench_options& options) {
   model::vision_runner tower(gpu::make_operations(backend), model,
                              model::random_vision_weights(model, 1), std::move(pool), runner);
   tower.capture({});
-  std::vector<double> times;
-  for (int32_t round = 0; round < std::max(3, options.steps / 8); ++round) {
+  const int32_t rounds = std::max(3, options.steps / 8);
+  std::vector<double> alone;
+  for (int32_t round = 0; round < rounds; ++round) {
     const auto begin = std::chrono::steady_clock::now();
-    tower.encode({item});
-    times.push_back(seconds_since(begin));
+    tower.encode({items[0]});
+    alone.push_back(seconds_since(begin));
   }
+  const auto in_a_row = run_in_a_row(tower, items, rounds);
   const double flops = model::vision_flops(model.vision, {grid});
   print_matmul_row(fmt::format("vision {}", describe_shape(options)),
-                   fmt::format("{}x{}", options.width, options.height), quantile(times, 0.5), flops,
+                   fmt::format("{}x{}", options.width, options.height), quantile(alone, 0.5), flops,
                    matmul_rate);
-  profile_if_asked(options, [&] { tower.encode({item}); });
+  print_matmul_row("  one picture after another", "each", quantile(in_a_row, 0.5), flops,
+                   matmul_rate);
+  profile_if_asked(options, [&] { tower.encode({items[0]}); });
   return 0;
 }
 
@@ -241,50 +205,25 @@ int bench_slot(const model_bench_options& options) {
   return 0;
 }
 
-using bench_function = int (*)(const model_bench_options&);
-
-CLI::App* add_one(CLI::App& bench, action& chosen, const char* name, const char* help,
-                  bench_function run, const std::shared_ptr<model_bench_options>& options) {
-  auto* command = bench.add_subcommand(name, help);
-  command->add_option("--shape", options->shape, "tiny, 2b, 4b, 8b, 32b, 30b-a3b")
-      ->capture_default_str();
-  command->add_option("--dtype", options->dtype, "bfloat16 or float32")
-      ->check(CLI::IsMember({"bfloat16", "float32"}))
-      ->capture_default_str();
-  command->add_option("--device", options->device, "cpu, cuda or auto")
-      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
-      ->capture_default_str();
-  command->add_flag("--profile", options->profile, "then list the CUDA kernels of one more run");
-  command->add_option("--profile-picture", options->picture, "and draw them into this SVG file");
-  command->add_option("--threads", options->threads, "threads of the rank")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option("--steps", options->steps, "measured steps")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->callback([&chosen, run, options] { chosen = [run, options] { return run(*options); }; });
-  return command;
-}
-
 }  // namespace
 
 void add_bench_model(CLI::App& bench, action& chosen) {
   const auto options = std::make_shared<model_bench_options>();
-  auto* decode = add_one(bench, chosen, "decode", "One decode step beside the memory rate",
-                         bench_decode, options);
-  auto* slot =
-      add_one(bench, chosen, "slot", "A text-only decode step with and without the deepstack slot",
-              bench_slot, options);
+  auto* decode = add_model_bench(bench, chosen, "decode", "One decode step beside the memory rate",
+                                 bench_decode, options);
+  auto* slot = add_model_bench(bench, chosen, "slot",
+                               "A text-only decode step with and without the deepstack slot",
+                               bench_slot, options);
   for (auto* command : {decode, slot}) {
     command->add_option("--batch", options->batch, "sequences")->check(CLI::PositiveNumber);
     command->add_option("--context", options->context, "keys per sequence")
         ->check(CLI::PositiveNumber);
   }
-  auto* prefill = add_one(bench, chosen, "prefill", "One prompt beside the matmul rate",
-                          bench_prefill, options);
+  auto* prefill = add_model_bench(bench, chosen, "prefill", "One prompt beside the matmul rate",
+                                  bench_prefill, options);
   prefill->add_option("--tokens", options->tokens, "prompt length")->check(CLI::PositiveNumber);
-  auto* vision =
-      add_one(bench, chosen, "vision", "One picture beside the matmul rate", bench_vision, options);
+  auto* vision = add_model_bench(bench, chosen, "vision", "One picture beside the matmul rate",
+                                 bench_vision, options);
   vision->add_option("--height", options->height, "pixels")->check(CLI::PositiveNumber);
   vision->add_option("--width", options->width, "pixels")->check(CLI::PositiveNumber);
 }

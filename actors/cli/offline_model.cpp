@@ -38,6 +38,14 @@ config::checkpoint_config shape_checkpoint(const config::model_config& model) {
   return checkpoint;
 }
 
+std::vector<int32_t> random_tokens(int32_t count, int32_t vocab_size, uint64_t seed) {
+  std::mt19937 bits(static_cast<uint32_t>(seed));
+  std::uniform_int_distribution<int32_t> any(0, vocab_size - 1);
+  std::vector<int32_t> tokens;
+  for (int32_t i = 0; i < count; ++i) tokens.push_back(any(bits));
+  return tokens;
+}
+
 offline_model::offline_model(const config::model_config& model, const config::engine_config& engine,
                              const gpu::backend_options& backend)
     : limits_(model::derive_limits(actors::with_device_defaults(engine, backend.device),
@@ -45,12 +53,13 @@ offline_model::offline_model(const config::model_config& model, const config::en
   model::runner_options options;
   options.activation = limits_.activation;
   options.eager = engine.limits.eager;
-  runner_ = std::make_unique<model::model_runner>(
-      gpu::make_operations(backend), model, limits_.plan,
-      model::random_text_weights(model, weights_seed, 0, 1), nullptr,
-      model::visual_pool(model, limits_.activation, limits_.plan.visual_pool_rows,
-                         gpu::shared_memory_on(backend.device)),
-      std::move(options));
+  model::visual_pool pool(model, limits_.activation, limits_.plan.visual_pool_rows,
+                          gpu::shared_memory_on(backend.device));
+  pool_descriptor_ = pool.file_descriptor();
+  runner_ =
+      std::make_unique<model::model_runner>(gpu::make_operations(backend), model, limits_.plan,
+                                            model::random_text_weights(model, weights_seed, 0, 1),
+                                            nullptr, std::move(pool), std::move(options));
   runner_->capture({});
 
   scheduling::planner_limits planner;
@@ -63,19 +72,33 @@ offline_model::offline_model(const config::model_config& model, const config::en
 
 offline_model::~offline_model() = default;
 
-void offline_model::submit(int32_t prompt_tokens, int32_t max_tokens) {
-  std::mt19937 tokens(static_cast<uint32_t>(next_id_));
-  std::uniform_int_distribution<int32_t> any(0, limits_.plan.vocab_size - 1);
+uint64_t offline_model::submit(int32_t prompt_tokens, int32_t max_tokens) {
+  plan::prompt prompt;
+  prompt.token_ids = random_tokens(prompt_tokens, limits_.plan.vocab_size, next_id_);
+  plan::assign_positions(prompt);
+  return submit(std::move(prompt), {}, max_tokens);
+}
+
+uint64_t offline_model::submit(plan::prompt prompt, std::vector<int32_t> pool_rows,
+                               int32_t max_tokens) {
   scheduling::new_request request;
   request.id = next_id_++;
-  for (int32_t i = 0; i < prompt_tokens; ++i) request.prompt.token_ids.push_back(any(tokens));
-  plan::assign_positions(request.prompt);
+  request.prompt = std::move(prompt);
   request.sampling.temperature = 0;
   request.sampling.max_tokens = max_tokens;
   request.sampling.ignore_eos = true;
   request.deadline = clock::now() + no_deadline;
+  const auto id = request.id;
   const auto admitted = planner_->submit(std::move(request), clock::now());
   config::ensure(!admitted.rejected, "a benchmark's request was rejected: {}", admitted.detail);
+  if (!pool_rows.empty())
+    config::ensure(planner_->media_ready(id, std::move(pool_rows)),
+                   "request {} did not ask for its pictures", id);
+  return id;
+}
+
+void offline_model::cancel(uint64_t request) {
+  planner_->cancel(request);
 }
 
 offline_model::step_times offline_model::step() {

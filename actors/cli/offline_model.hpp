@@ -22,7 +22,10 @@ class offline_model {
   ~offline_model();
 
   /// A text request of random tokens that generates exactly `max_tokens`.
-  void submit(int32_t prompt_tokens, int32_t max_tokens);
+  uint64_t submit(int32_t prompt_tokens, int32_t max_tokens);
+  /// A request whose pictures are in the visual pool already, in the rows of its spans.
+  uint64_t submit(plan::prompt prompt, std::vector<int32_t> pool_rows, int32_t max_tokens);
+  void cancel(uint64_t request);
 
   struct step_times {
     int32_t tokens = 0;       // computed in the step
@@ -34,13 +37,19 @@ class offline_model {
   step_times step();
 
   const model::engine_limits& limits() const { return limits_; }
+  /// What a vision tower maps the pool by.
+  int visual_pool_descriptor() const { return pool_descriptor_; }
 
  private:
   model::engine_limits limits_;
   std::unique_ptr<model::model_runner> runner_;
   std::unique_ptr<scheduling::step_planner> planner_;
+  int pool_descriptor_ = -1;  // owned by the runner's pool
   uint64_t next_id_ = 1;
 };
+
+/// Random ids below `vocab_size`.
+std::vector<int32_t> random_tokens(int32_t count, int32_t vocab_size, uint64_t seed);
 
 /// Processor settings of the released checkpoints, for shapes without files.
 config::checkpoint_config shape_checkpoint(const config::model_config& model);

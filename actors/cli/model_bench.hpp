@@ -1,0 +1,63 @@
+#pragma once
+
+#include "actors/cli/commands.hpp"
+#include "config/engine_config.hpp"
+#include "config/model_config.hpp"
+#include "gpu/backend.hpp"
+#include "model/vision/image_processor.hpp"
+
+#include <CLI/App.hpp>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+
+namespace troupe::cli {
+
+/// What the benchmarks of the model alone have in common: random weights of a shape, on a backend.
+struct model_bench_options {
+  std::string shape = "tiny";
+  std::string dtype = "bfloat16";
+  std::string device = "auto";
+  bool profile = false;
+  std::string picture;  // of the profile
+  int32_t threads = static_cast<int32_t>(std::thread::hardware_concurrency());
+  int32_t batch = 1;
+  int32_t context = 512;
+  int32_t steps = 32;
+  int32_t tokens = 512;
+  int32_t height = 512, width = 512;
+
+  gpu::backend_options backend() const;
+  gpu::dtype type() const { return dtype == "float32" ? gpu::dtype::f32 : gpu::dtype::bf16; }
+};
+
+/// "8b bfloat16 on NVIDIA H100".
+std::string describe_shape(const model_bench_options& options);
+
+/// Settings of an engine that has room for this and no more.
+config::engine_config engine_for(const model_bench_options& options, int64_t max_model_len,
+                                 int32_t max_num_seqs, int32_t max_batched_tokens);
+
+/// What the machine can do, measured now: bytes and FLOP per second.
+double read_rate_of(const gpu::backend_options& backend);
+double matmul_rate_of(const gpu::backend_options& backend, gpu::dtype type);
+
+/// A measurement whose limit is arithmetic: `flop` at the rate of a large matmul.
+void print_matmul_row(const std::string& name, const std::string& work, double seconds, double flop,
+                      double matmul_rate);
+
+/// Noise of a grid, as the processor would write it for activations of `type`.
+model::patch_rows random_patches(const config::vision_config& vision, model::patch_grid grid,
+                                 gpu::dtype type);
+
+using model_bench_function = int (*)(const model_bench_options&);
+
+/// Adds sub-command `name` with the options that all have.
+CLI::App* add_model_bench(CLI::App& bench, action& chosen, const char* name, const char* help,
+                          model_bench_function run,
+                          const std::shared_ptr<model_bench_options>& options);
+
+}  // namespace troupe::cli
