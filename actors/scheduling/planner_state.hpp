@@ -40,6 +40,7 @@ struct step_planner::state {
   void expire(time_point now);
   bool complete(const plan::step_result& result);
   void reset(uint64_t new_epoch);
+  void recompute();
   planner_statistics statistics() const;
 
   request_state* find(request_id id);
@@ -58,6 +59,11 @@ struct step_planner::state {
   /// The request may be gone afterwards.
   void settle(request_state& request);
   void destroy(request_state& request);
+  /// Nothing is in flight or running any more and no request holds blocks.
+  void start_over();
+  /// Takes back what was computed of a request that starts over; true if there was something.
+  bool forget_work(request_state& request);
+  /// Puts it in line again, unless it ended.
   void replay(request_state& request);
   /// Where a request goes that holds no blocks: aside if it is to pause, else in line.
   void line_up(request_state& request);

@@ -157,13 +157,12 @@ void step_planner::state::take_token(request_state& request, const plan::step_re
   request.tokens.push_back(token);
   request.history.record(token);
   ++totals.generated_tokens;
-  events.emplace_back(token_generated{.id = request.id,
-                                      .index = request.generated_tokens() - 1,
-                                      .token = token,
-                                      .logprobs = place < result.logprobs.size()
-                                                      ? result.logprobs[place]
-                                                      : plan::token_logprobs{},
-                                      .usage = request.usage()});
+  events.emplace_back(token_generated{
+      .id = request.id,
+      .index = request.generated_tokens() - 1,
+      .token = token,
+      .logprobs = place < result.logprobs.size() ? result.logprobs[place] : plan::token_logprobs{},
+      .usage = request.usage()});
   if (request.stops_at(token))
     end(request, end_reason::stop);
   else if (request.generated_tokens() == request.sampling.max_tokens)
@@ -243,34 +242,56 @@ void step_planner::state::destroy(request_state& request) {
   requests.erase(request.arrival);
 }
 
-// -- lost group ----------------------------------------------------------------------------------
+// -- starting over -------------------------------------------------------------------------------
 
 void step_planner::state::reset(uint64_t new_epoch) {
   config::ensure(new_epoch >= epoch, "reset to epoch {}, expected {} or later", new_epoch, epoch);
   epoch = new_epoch;
   step = 0;
-  in_flight.clear();
   pool.reset();
+  start_over();
+  for (auto next = requests.begin(); next != requests.end();) {
+    auto& request = *(next++)->second;  // may be gone afterwards
+    if (forget_work(request) && request.phase != request_phase::ended) {
+      ++totals.replays;
+      ++request.replays;
+    }
+    replay(request);
+  }
+}
+
+void step_planner::state::recompute() {
+  pool.distrust();
+  start_over();
+  for (auto next = requests.begin(); next != requests.end();) {
+    auto& request = *(next++)->second;
+    forget_work(request);
+    replay(request);
+  }
+}
+
+void step_planner::state::start_over() {
+  in_flight.clear();
   running.clear();
   line.clear();
   blocked.reset();
-  for (auto next = requests.begin(); next != requests.end();) replay(*(next++)->second);
 }
 
-void step_planner::state::replay(request_state& request) {
+bool step_planner::state::forget_work(request_state& request) {
   const bool lost_work = request.phase == request_phase::running || request.steps_in_flight > 0;
   request.blocks.forget();
   request.steps_in_flight = 0;
   request.pending_tokens = request.planned_tokens = request.computed_tokens = 0;
+  return lost_work;
+}
+
+void step_planner::state::replay(request_state& request) {
   if (request.phase == request_phase::ended) return destroy(request);
   if (request.phase == request_phase::waiting_for_media) return;
-  if (lost_work) {
-    ++totals.replays;
-    if (++request.replays > limits.max_replays)
-      return end(
-          request, end_reason::failed,
-          fmt::format("lost its shards {} times, limit {}", request.replays, limits.max_replays));
-  }
+  if (request.replays > limits.max_replays)
+    return end(
+        request, end_reason::failed,
+        fmt::format("lost its shards {} times, limit {}", request.replays, limits.max_replays));
   line_up(request);
 }
 
@@ -330,6 +351,9 @@ bool step_planner::complete(const plan::step_result& result) {
 }
 void step_planner::reset(uint64_t new_epoch) {
   state_->reset(new_epoch);
+}
+void step_planner::recompute() {
+  state_->recompute();
 }
 std::vector<planner_event> step_planner::take_events() {
   auto events = std::exchange(state_->events, {});

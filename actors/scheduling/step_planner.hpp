@@ -135,8 +135,8 @@ class step_planner {
   void media_failed(request_id id, const std::string& why);
   /// Ends the request as cancelled; unknown and ended ids have no effect.
   void cancel(request_id id);
-  /// No more tokens for this request, but those of steps in flight, until it is resumed. Unknown and
-  /// ended ids have no effect.
+  /// No more tokens for this request, but those of steps in flight, until it is resumed. Unknown
+  /// and ended ids have no effect.
   void pause(request_id id);
   void resume(request_id id);
   /// Ends everything past its deadline.
@@ -152,6 +152,11 @@ class step_planner {
   /// recomputed from prompt and tokens already sent, the prefix cache is empty, plans carry
   /// `new_epoch`.
   void reset(uint64_t new_epoch);
+  /// What steps computed so far is not to be trusted, beyond the tokens already sent: running
+  /// requests wait to be recomputed from these by the same group, the prefix cache is empty, blocks
+  /// that held anything are cleared. Steps that were in flight have no effect; no shard may work on
+  /// them any more.
+  void recompute();
 
   std::vector<planner_event> take_events();
   planner_statistics statistics() const;

@@ -27,6 +27,14 @@ void block_pool::reset() {
   for (int32_t block = num_total(); block >= 1; --block) free_.push_back(block);
 }
 
+void block_pool::distrust() {
+  auto distrusted = take_blocks_to_clear();
+  for (int32_t block = 1; block <= num_total(); ++block)
+    if (holders(block) > 0 || cached(block)) distrusted.push_back(block);
+  reset();
+  to_clear_ = std::move(distrusted);
+}
+
 std::optional<int32_t> block_pool::allocate() {
   if (free_.empty()) {
     const int32_t oldest = blocks_[0].next;

@@ -43,6 +43,9 @@ class block_pool {
   std::vector<int32_t> take_blocks_to_clear() { return std::exchange(to_clear_, {}); }
   /// Everything is free and nothing is published: the memory behind the blocks is new.
   void reset();
+  /// The same, but the memory is the old one: whatever anybody held or could find goes to
+  /// `take_blocks_to_clear`.
+  void distrust();
 
   int32_t block_size() const { return prefixes_.block_size(); }
   int32_t num_total() const { return static_cast<int32_t>(blocks_.size()) - 1; }

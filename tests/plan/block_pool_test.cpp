@@ -2,6 +2,7 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <algorithm>
 #include <set>
 
 namespace plan = troupe::plan;
@@ -95,6 +96,26 @@ BOOST_AUTO_TEST_CASE(a_withdrawn_block_is_free_after_its_last_holder) {
   BOOST_TEST(blocks.pool.take_blocks_to_clear().empty());
   BOOST_TEST(blocks.pool.num_free() == 2);
   BOOST_TEST(blocks.pool.num_cached() == 0);
+}
+
+BOOST_AUTO_TEST_CASE(distrusted_blocks_are_free_and_to_be_cleared) {
+  pool_of blocks(5);
+  const int32_t held = blocks.take();
+  const int32_t cached = blocks.take();
+  const int32_t withdrawn = blocks.take();
+  const int32_t never_used = 4;
+  blocks.publish(cached, 1);
+  blocks.pool.release(cached);
+  blocks.pool.withdraw(withdrawn);
+  blocks.pool.release(withdrawn);
+  blocks.pool.distrust();
+  BOOST_TEST(blocks.pool.num_free() == never_used);
+  BOOST_TEST(!blocks.find(1).has_value());
+  auto to_clear = blocks.pool.take_blocks_to_clear();
+  std::sort(to_clear.begin(), to_clear.end());
+  BOOST_TEST(to_clear == std::vector<int32_t>({held, cached, withdrawn}),
+             boost::test_tools::per_element());
+  BOOST_TEST(blocks.pool.check({0, 0, 0, 0, 0}) == "");
 }
 
 BOOST_AUTO_TEST_CASE(reset_frees_everything) {

@@ -295,6 +295,33 @@ BOOST_AUTO_TEST_CASE(a_request_that_only_waited_is_not_charged_for_a_lost_group)
   BOOST_TEST(tokens_of(1).size() == 1U);
 }
 
+BOOST_AUTO_TEST_CASE(what_is_not_to_be_trusted_is_recomputed_by_the_same_group) {
+  limits.max_replays = 0;  // nobody lost a group
+  submit_text(1, 5, 8);
+  for (const int32_t token : {50, 51}) run_steps(1, token);
+  const auto dropped = plan_step();
+  planner().recompute();
+  BOOST_TEST(planner().check() == "");
+  BOOST_TEST(planner().statistics().blocks_held + planner().statistics().blocks_cached == 0);
+  plan::step_result late;
+  late.epoch = dropped.epoch;
+  late.step = dropped.step;
+  late.content = dropped.content;
+  late.tokens = {52};
+  BOOST_TEST(!planner().complete(late));
+  planned.clear();
+
+  const auto step = plan_step();
+  BOOST_TEST(step.epoch == dropped.epoch);
+  BOOST_TEST(step.step == dropped.step + 1);
+  BOOST_TEST(step.token_ids == numbers({200, 201, 202, 203, 204, 50, 51}),
+             boost::test_tools::per_element());
+  // What the blocks held is cleared before anybody begins them anew.
+  BOOST_TEST(step.cleared_blocks.size() == dropped.block_tables.size());
+  complete(53);
+  BOOST_TEST(tokens_of(1) == numbers({50, 51, 53}), boost::test_tools::per_element());
+}
+
 BOOST_AUTO_TEST_CASE(ended_requests_in_flight_are_gone_after_a_reset) {
   submit_text(1, 5, 8);
   plan_step();

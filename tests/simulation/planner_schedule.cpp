@@ -49,7 +49,7 @@ void planner_schedule::act() {
 }
 
 void planner_schedule::disturb() {
-  switch (pick(random_, 1, 13)) {
+  switch (pick(random_, 1, 14)) {
     case 1:
     case 2:
     case 3:
@@ -65,6 +65,8 @@ void planner_schedule::disturb() {
       return fail_media();
     case 10:
       return lose_group();
+    case 11:
+      return recompute();
     default:
       return pause_or_resume_somebody();
   }
@@ -242,6 +244,17 @@ void planner_schedule::lose_group() {
   after_event();
   for (const auto& step : lost)
     if (step.result) expect(!planner_.complete(*step.result), "a lost step's result was taken");
+}
+
+void planner_schedule::recompute() {
+  note(steps_.empty() ? "recomputed" : "recomputed with steps in flight");
+  for (auto& step : steps_)
+    if (!step.result) step.result = shard_.run(step.plan, encoder_.pool(), broken_);
+  const auto dropped = std::exchange(steps_, {});
+  planner_.recompute();
+  after_event();
+  for (const auto& step : dropped)
+    expect(!planner_.complete(*step.result), "a dropped step's result was taken");
 }
 
 void planner_schedule::finish() {

@@ -16,8 +16,8 @@
 namespace troupe::simulation {
 
 /// One random history of a planner among fake clients, a fake encoder and a toy shard: arrivals,
-/// late and failed pictures, delayed steps, cancellations, deadlines, lost groups, broken logits.
-/// Then the faults stop and everything must end.
+/// late and failed pictures, delayed steps, cancellations, deadlines, lost groups, results that are
+/// not to be trusted, broken logits. Then the faults stop and everything must end.
 ///
 /// After every event: the planner's own recount. For every plan: no faults. For every request:
 /// exactly one end, and the tokens it would have got alone.
@@ -60,6 +60,7 @@ class planner_schedule {
   void pause_or_resume_somebody();
   void pass_time();
   void lose_group();
+  void recompute();
   void finish();
 
   void check_plan(const plan::step_plan& plan);

@@ -39,6 +39,8 @@ constexpr const char* must_happen[] = {
     "preemptions",
     "prefix tokens found",
     "reached max_tokens",
+    "recomputed",
+    "recomputed with steps in flight",
     "refused: does not fit",
     "refused: queue full",
     "replays",
