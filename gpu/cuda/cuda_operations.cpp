@@ -45,7 +45,10 @@ launch_context make_launches(const cuda_options& options, const stream& work) {
   check(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, options.device),
         "cudaDeviceGetAttribute");
   const int32_t ranks = std::max(options.ranks_on_device, 1);
-  return {work.get(), ranks == 1, sms / ranks};
+  if (ranks == 1) return {work.get(), true, sms, sms};
+  // Those that wait leave room for what a late rank has to run first, clusters of CTAs among it.
+  constexpr int32_t share_for_exchanges = 4;
+  return {work.get(), false, sms / ranks, std::max(1, sms / ranks / share_for_exchanges)};
 }
 
 void append_leases(std::vector<arena_lease>& leases, const std::vector<arena>& arenas) {
@@ -166,10 +169,15 @@ std::byte* cuda_operations::take_scratch(scratch& memory, int64_t bytes) {
   return memory.take(bytes, !capturing());
 }
 
-void cuda_operations::meet_peers(const lane_view& lane) {
-  if (!context_->shares_device || capturing() || lane.size == 1) return;
+template <class Launch>
+void cuda_operations::among_peers(const lane_view& lane, Launch launch) {
+  if (!context_->shares_device || capturing() || lane.size == 1) return launch();
   synchronize();
   meeting_.meet(lane);
+  launch();
+  // The first launch of a kernel loads its code once the device is idle, and holds up the launches of
+  // peers meanwhile: none may follow while this one waits for them.
+  synchronize();
 }
 
 skinny_linear_arguments cuda_operations::skinny(const tensor_view& output, const tensor_view& input,
@@ -299,10 +307,11 @@ void cuda_operations::all_reduce_add_norm(tensor_view normed, tensor_view residu
   describe(described::all_reduce_add_norm(normed, residual, partial, norm_weight, epsilon, slot,
                                           deepstack_level, lane, rows));
   const tensor_view level = deepstack_level < 0 ? tensor_view{} : slot.pool.at(deepstack_level);
-  meet_peers(lane);
-  launch_all_reduce_add_norm({normed, residual, partial, norm_weight, level, slot.row_map, epsilon,
-                              lane, rows.value},
-                             context_->launches);
+  among_peers(lane, [&] {
+    launch_all_reduce_add_norm({normed, residual, partial, norm_weight, level, slot.row_map,
+                                epsilon, lane, rows.value},
+                               context_->launches);
+  });
 }
 
 void cuda_operations::mixture_of_experts(tensor_view output, tensor_view input,
@@ -329,8 +338,9 @@ void cuda_operations::gather_rows(tensor_view output, tensor_view input, tensor_
 void cuda_operations::all_gather_columns(tensor_view output, tensor_view part,
                                          const lane_view& lane, live_count rows) {
   describe(described::all_gather_columns(output, part, lane, rows));
-  meet_peers(lane);
-  launch_all_gather_columns({output, part, lane, rows.value}, context_->launches);
+  among_peers(lane, [&] {
+    launch_all_gather_columns({output, part, lane, rows.value}, context_->launches);
+  });
 }
 
 void cuda_operations::sample(const sampling_output& output, tensor_view logits,

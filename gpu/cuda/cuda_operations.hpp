@@ -114,8 +114,10 @@ class cuda_operations final : public operations {
                       const linear_weight& weight) const;
   skinny_linear_arguments skinny(const tensor_view& output, const tensor_view& input,
                                  const linear_weight& weight) const;
-  /// Before a launch that waits for peers.
-  void meet_peers(const lane_view& lane);
+  /// Launches what waits for peers. Where ranks share a device, an eager launch waits on the host until
+  /// all are there.
+  template <class Launch>
+  void among_peers(const lane_view& lane, Launch launch);
 
   std::shared_ptr<context> context_;
   std::optional<manifest> recording_;

@@ -404,7 +404,7 @@ __global__ void __launch_bounds__(gather_block)
 
 /// CTAs of a kernel that exchanges: all of them run at once, and each has its flags.
 uint32_t exchange_grid(int64_t work, const launch_context& on) {
-  const int64_t most = std::min(on.num_sms, lane_ctas_max);
+  const int64_t most = std::min(on.exchange_ctas, lane_ctas_max);
   return static_cast<uint32_t>(std::max<int64_t>(1, std::min(work, most)));
 }
 
