@@ -52,7 +52,7 @@ plan::media_digest digest_pixels(const model::patch_rows& patches, const std::st
   hash.value(patches.grid.t);
   hash.value(patches.grid.height);
   hash.value(patches.grid.width);
-  hash.bytes(patches.pixels.data(), patches.pixels.size() * sizeof(float));
+  hash.bytes(patches.pixels.data(), patches.pixels.size());
   return hash.finish();
 }
 

@@ -35,12 +35,12 @@ model::patch_rows process(const model::media_item& item, const media_worker_opti
   const auto& processor = options.checkpoint->preprocessor;
   if (!item.video)
     return model::process_image(model::decode_image(*item.frames.at(0), options.max_pixels),
-                                processor);
+                                processor, options.activation);
   std::vector<model::rgb_image> frames;
   frames.reserve(item.frames.size());
   for (const auto& frame : item.frames)
     frames.push_back(model::decode_image(*frame, options.max_pixels));
-  return model::process_video(frames, processor);
+  return model::process_video(frames, processor, options.activation);
 }
 
 /// From the header alone, before any pixel is decoded.

@@ -38,6 +38,7 @@ class known_digests {
 
 struct media_worker_options {
   std::shared_ptr<const config::checkpoint_config> checkpoint;
+  gpu::dtype activation = gpu::dtype::bf16;  // of the pixels: what the tower takes
   std::string identity;            // of processor settings and weights, part of every digest
   int64_t max_pixels = 0;          // of one picture
   int64_t max_frame_patches = 0;   // of one picture or temporal group: what the tower can run

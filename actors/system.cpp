@@ -233,6 +233,7 @@ vision_tower_actor engine::state::make_tower() const {
 vision_encoder_actor engine::state::make_encoder(const vision_tower_actor& tower) {
   media_worker_options worker;
   worker.checkpoint = checkpoint;
+  worker.activation = limits.activation;
   worker.identity = vision_identity(*checkpoint, limits.activation);
   worker.max_pixels = config.limits.max_request_pixels;
   worker.max_frame_patches = limits.vision_max_patches;

@@ -14,7 +14,7 @@ namespace troupe::actors {
 namespace {
 
 int64_t bytes_of(const model::patch_rows& rows) {
-  return static_cast<int64_t>(rows.pixels.size() * sizeof(float));
+  return static_cast<int64_t>(rows.pixels.size());
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 #include "model/vision/visual_pool.hpp"
 #include "model/weights/model_weights.hpp"
 
-#include <list>
+#include <span>
 #include <utility>
 
 namespace troupe::actors {
@@ -28,25 +28,17 @@ std::unique_ptr<model::vision_runner> open(const vision_tower_options& options) 
   return runner;
 }
 
-/// The pixels of one slice: the job's own if it is the whole job, else a copy of its groups.
-class slice_pixels {
- public:
-  const model::patch_rows* of(const encode_job& job, const encoder_slice& slice) {
-    const auto& grid = job.patches->grid;
-    if (slice.num_groups == grid.t) return job.patches.get();
-    const size_t per_group = job.patches->pixels.size() / static_cast<size_t>(grid.t);
-    const auto first = job.patches->pixels.begin() +
-                       static_cast<ptrdiff_t>(per_group * static_cast<size_t>(slice.first_group));
-    auto& copy = copies_.emplace_back();
-    copy.grid = {slice.num_groups, grid.height, grid.width};
-    copy.pixels.assign(first, first + static_cast<ptrdiff_t>(
-                                          per_group * static_cast<size_t>(slice.num_groups)));
-    return &copy;
-  }
-
- private:
-  std::list<model::patch_rows> copies_;
-};
+/// Grid and pixels of one slice of a job.
+model::encode_item cut(const encode_job& job, const encoder_slice& slice) {
+  const auto& patches = *job.patches;
+  const size_t per_group = patches.pixels.size() / static_cast<size_t>(patches.grid.t);
+  model::encode_item item;
+  item.grid = {slice.num_groups, patches.grid.height, patches.grid.width};
+  item.pixels = std::span(patches.pixels)
+                    .subspan(per_group * static_cast<size_t>(slice.first_group),
+                             per_group * static_cast<size_t>(slice.num_groups));
+  return item;
+}
 
 std::vector<int32_t> rows_of(const encode_job& job, const encoder_slice& slice) {
   const auto per_group = std::ssize(job.rows) / job.patches->grid.t;
@@ -59,10 +51,11 @@ void encode(model::vision_runner& runner, const std::vector<encode_job>& jobs,
   std::vector<model::patch_grid> grids;
   for (const auto& job : jobs) grids.push_back(job.patches->grid);
   for (const auto& run : plan_encoder_runs(grids, limits.max_patches, limits.max_segments)) {
-    slice_pixels pixels;
     std::vector<model::encode_item> items;
-    for (const auto& slice : run)
-      items.push_back({pixels.of(jobs[slice.job], slice), rows_of(jobs[slice.job], slice)});
+    for (const auto& slice : run) {
+      items.push_back(cut(jobs[slice.job], slice));
+      items.back().destination_rows = rows_of(jobs[slice.job], slice);
+    }
     runner.encode(items);
   }
 }

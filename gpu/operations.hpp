@@ -73,6 +73,20 @@ struct sampling_output {
 
 enum class gelu_kind : uint8_t { tanh, erf };
 
+/// A place in the order in which a backend does what it was given.
+class milestone {
+ public:
+  virtual ~milestone() = default;
+  /// Whether all that was issued before it is done. Throws gpu::error if some of it failed.
+  virtual bool passed() = 0;
+};
+
+/// Of a backend that does everything at once.
+class passed_milestone final : public milestone {
+ public:
+  bool passed() override { return true; }
+};
+
 /// Everything the network is made of. Written once against this interface; a backend runs each call
 /// at once (eager) or records it (between `begin_capture` and `end_capture`), with the same kernels.
 ///
@@ -130,6 +144,8 @@ class operations {
   virtual captured_graph end_capture(std::string name) = 0;
   /// Waits for everything issued so far.
   virtual void synchronize() = 0;
+  /// Marks what was issued so far, to ask later whether it is done. Never recorded.
+  virtual std::unique_ptr<milestone> mark() { return std::make_unique<passed_milestone>(); }
 
   // -- text ----------------------------------------------------------------------------------------
   /// output[i] = pool[0][row_map[i]] if row_map[i] >= 0, else table[id(i)], where id(i) is

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace troupe::model {
 
@@ -27,21 +28,34 @@ class input_block {
   field reserve(std::string owner, gpu::dtype type, std::initializer_list<int64_t> shape) {
     return arena_.reserve(std::move(owner), type, shape);
   }
-  void seal(gpu::operations& backend) {
+  /// `num_stagings`: how many runs' inputs may be under way at once.
+  void seal(gpu::operations& backend, size_t num_stagings = 1) {
     arena_.seal();
-    staging_ = backend.host_staging(arena_.bytes());
+    for (size_t i = 0; i < num_stagings; ++i)
+      stagings_.push_back({backend.host_staging(arena_.bytes()), nullptr});
+  }
+
+  /// Before the next run's inputs are filled, if there are several stagings: turns to the one that was
+  /// sent longest ago, and waits if it is still being sent.
+  void turn(gpu::operations& backend) {
+    current_ = (current_ + 1) % stagings_.size();
+    auto& sent = stagings_[current_].sent;
+    if (sent != nullptr && !sent->passed()) backend.synchronize();
+    sent.reset();
   }
 
   gpu::tensor_view device(field index) const { return arena_.view(index); }
   template <class T>
   T* host(field index) {
-    return reinterpret_cast<T*>(staging_.get() + offset(index));
+    return reinterpret_cast<T*>(stagings_[current_].memory.get() + offset(index));
   }
 
   /// Sends everything up to and including the first `live_bytes` bytes of `last`.
   void send(gpu::operations& backend, field last, int64_t live_bytes) {
     const gpu::tensor_view start = gpu::make_view(arena_.base(), gpu::dtype::u8, arena_.bytes());
-    backend.upload(start, staging_.get(), offset(last) + live_bytes);
+    auto& source = stagings_[current_];
+    backend.upload(start, source.memory.get(), offset(last) + live_bytes);
+    if (stagings_.size() > 1) source.sent = backend.mark();
   }
 
   const gpu::arena& arena() const { return arena_; }
@@ -52,8 +66,14 @@ class input_block {
     return arena_.ledger()[static_cast<size_t>(index)].offset_bytes;
   }
 
+  struct staging {
+    std::shared_ptr<std::byte> memory;
+    std::unique_ptr<gpu::milestone> sent;  // null: nothing is under way
+  };
+
   gpu::arena arena_;
-  std::shared_ptr<std::byte> staging_;
+  std::vector<staging> stagings_;
+  size_t current_ = 0;
 };
 
 }  // namespace troupe::model

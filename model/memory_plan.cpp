@@ -5,6 +5,7 @@
 #include "model/model_runner.hpp"
 #include "model/plan/sampling_row.hpp"
 #include "model/text/text_step.hpp"
+#include "model/vision/vision_staging.hpp"
 
 #include <fmt/format.h>
 
@@ -126,6 +127,11 @@ std::vector<planned_memory> plan_memory(const config::model_config& model,
   rows.push_back({"vision activations",
                   vision_activation_bytes(model.vision, limits.vision_max_patches, element), 1,
                   fmt::format("{} patches at once", limits.vision_max_patches)});
+  if (kind == gpu::memory_kind::host)  // elsewhere it is not in this memory
+    rows.push_back({"vision staging",
+                    staging_bytes({limits.vision_max_patches, model.vision.patch_width(),
+                                   limits.activation}),
+                    1, fmt::format("{} slots for pixels", vision_staging::num_slots)});
   rows.push_back({"visual pool",
                   (1 + model.vision.num_deepstack_levels()) * int64_t{plan.visual_pool_rows} *
                       model.vision.out_hidden_size * element,

@@ -40,6 +40,30 @@ class graph_executable final : public executable {
   cudaGraphExec_t instance_ = nullptr;
 };
 
+/// An event on the stream.
+class stream_milestone final : public milestone {
+ public:
+  explicit stream_milestone(cudaStream_t on) {
+    check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreate");
+    const cudaError_t status = cudaEventRecord(event_, on);
+    if (status == cudaSuccess) return;
+    cudaEventDestroy(event_);
+    check(status, "cudaEventRecord");
+  }
+  stream_milestone(const stream_milestone&) = delete;
+  stream_milestone& operator=(const stream_milestone&) = delete;
+  ~stream_milestone() override { cudaEventDestroy(event_); }
+
+  bool passed() override {
+    const cudaError_t status = cudaEventQuery(event_);
+    if (status != cudaErrorNotReady) check(status, "cudaEventQuery");
+    return status == cudaSuccess;
+  }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
 launch_context make_launches(const cuda_options& options, const stream& work) {
   int sms = 0;
   check(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, options.device),
@@ -159,6 +183,11 @@ captured_graph cuda_operations::end_capture(std::string name) {
 void cuda_operations::synchronize() {
   context_->weights.synchronize();
   check(cudaStreamSynchronize(context_->work.get()), "cudaStreamSynchronize");
+}
+
+std::unique_ptr<milestone> cuda_operations::mark() {
+  config::ensure(!capturing(), "a milestone inside a capture");
+  return std::make_unique<stream_milestone>(context_->work.get());
 }
 
 void cuda_operations::describe(baked_operation description) {

@@ -1,6 +1,7 @@
 #include "model/vision/image_processor.hpp"
 
 #include "config/ensure.hpp"
+#include "gpu/bfloat16.hpp"
 
 #include <fmt/format.h>
 
@@ -74,22 +75,32 @@ int32_t groups_of(int32_t num_frames, int32_t temporal_patch_size) {
                               temporal_patch_size);
 }
 
+float rounded_to(float value, float) {
+  return value;
+}
+gpu::bfloat16 rounded_to(float value, gpu::bfloat16) {
+  return gpu::to_bfloat16(value);
+}
+
 /// The normalised value of each 8-bit value, per channel. The reference folds the 1/255 into mean
 /// and std, then subtracts and divides in float32.
-using normalisation = std::array<std::array<float, 256>, channels>;
+template <class T>
+using normalisation = std::array<std::array<T, 256>, channels>;
 
-normalisation make_normalisation(const config::preprocessor_config& config) {
-  normalisation table;
+template <class T>
+normalisation<T> make_normalisation(const config::preprocessor_config& config) {
+  normalisation<T> table;
   for (size_t channel = 0; channel < channels; ++channel) {
     const float mean = config.mean[channel] * 255.0f;
     const float deviation = config.std[channel] * 255.0f;
     for (size_t value = 0; value < 256; ++value)
-      table[channel][value] = (static_cast<float>(value) - mean) / deviation;
+      table[channel][value] = rounded_to((static_cast<float>(value) - mean) / deviation, T{});
   }
   return table;
 }
 
-/// Where one frame's patches go in the rows of a temporal group.
+/// Where one frame's patches go in the rows of a temporal group: pixels of type T.
+template <class T>
 class patch_writer {
  public:
   patch_writer(patch_rows& rows, const config::preprocessor_config& config)
@@ -97,14 +108,14 @@ class patch_writer {
         patch_size_(config.patch_size),
         temporal_patch_size_(config.temporal_patch_size),
         merge_size_(config.merge_size),
-        normalised_(make_normalisation(config)) {
-    rows_.pixels.resize(size_t(rows_.grid.patches()) * row_width());
+        normalised_(make_normalisation<T>(config)) {
+    rows_.pixels.resize(size_t(rows_.grid.patches()) * row_width() * sizeof(T));
   }
 
   /// Writes `frame` as temporal slice `slice` of group `group`.
   void write(const rgb_image& frame, int32_t group, int32_t slice) {
     const auto& grid = rows_.grid;
-    float* row = rows_.pixels.data() + size_t(group) * grid.height * grid.width * row_width();
+    T* row = rows_.values<T>().data() + size_t(group) * grid.height * grid.width * row_width();
     for (int32_t block_y = 0; block_y < grid.height; block_y += merge_size_)
       for (int32_t block_x = 0; block_x < grid.width; block_x += merge_size_)
         for (int32_t y = block_y; y < block_y + merge_size_; ++y)
@@ -117,12 +128,12 @@ class patch_writer {
     return size_t(channels) * temporal_patch_size_ * patch_size_ * patch_size_;
   }
 
-  void write_patch(float* row, const rgb_image& frame, int32_t y, int32_t x, int32_t slice) const {
+  void write_patch(T* row, const rgb_image& frame, int32_t y, int32_t x, int32_t slice) const {
     const size_t plane = size_t(patch_size_) * patch_size_;
     const uint8_t* corner =
         frame.pixels.data() + channels * patch_size_ * (size_t(y) * frame.width + x);
     for (size_t channel = 0; channel < channels; ++channel) {
-      float* out = row + (channel * temporal_patch_size_ + slice) * plane;
+      T* out = row + (channel * temporal_patch_size_ + slice) * plane;
       const uint8_t* line = corner + channel;
       for (int32_t py = 0; py < patch_size_; ++py, line += size_t(channels) * frame.width)
         for (int32_t px = 0; px < patch_size_; ++px)
@@ -134,17 +145,15 @@ class patch_writer {
   int32_t patch_size_;
   int32_t temporal_patch_size_;
   int32_t merge_size_;
-  normalisation normalised_;
+  normalisation<T> normalised_;
 };
 
-/// Rows of frames whose resized size is known. Frame i of the clip is `frame_at(i)`; the last one
-/// fills what its temporal group lacks.
-template <class FrameAt>
-patch_rows patchify(int32_t num_frames, image_size size, const config::preprocessor_config& config,
-                    FrameAt frame_at) {
-  patch_rows rows;
-  rows.grid = grid_of(size, groups_of(num_frames, config.temporal_patch_size), config);
-  patch_writer writer(rows, config);
+/// Writes the rows of frames whose resized size is known. Frame i of the clip is `frame_at(i)`; the
+/// last one fills what its temporal group lacks.
+template <class T, class FrameAt>
+void write_frames(patch_rows& rows, int32_t num_frames, image_size size,
+                  const config::preprocessor_config& config, FrameAt frame_at) {
+  patch_writer<T> writer(rows, config);
   const int32_t num_slices = rows.grid.t * config.temporal_patch_size;
   for (int32_t i = 0; i < num_frames; ++i) {
     const rgb_image& frame = frame_at(i);
@@ -155,6 +164,20 @@ patch_rows patchify(int32_t num_frames, image_size size, const config::preproces
     for (int32_t slice = i; slice <= last_slice; ++slice)
       writer.write(fitting, slice / config.temporal_patch_size, slice % config.temporal_patch_size);
   }
+}
+
+template <class FrameAt>
+patch_rows patchify(int32_t num_frames, image_size size, const config::preprocessor_config& config,
+                    gpu::dtype type, FrameAt frame_at) {
+  config::ensure(type == gpu::dtype::f32 || type == gpu::dtype::bf16, "pixels of dtype {}",
+                 static_cast<int>(type));
+  patch_rows rows;
+  rows.grid = grid_of(size, groups_of(num_frames, config.temporal_patch_size), config);
+  rows.type = type;
+  if (type == gpu::dtype::bf16)
+    write_frames<gpu::bfloat16>(rows, num_frames, size, config, frame_at);
+  else
+    write_frames<float>(rows, num_frames, size, config, frame_at);
   return rows;
 }
 
@@ -205,16 +228,17 @@ image_size smart_resize_video(int32_t num_frames, image_size input, int32_t fact
   return fit_to_bounds(size, frames, num_frames * size.area(), factor, min_pixels, max_pixels);
 }
 
-patch_rows process_image(const rgb_image& image, const config::preprocessor_config& config) {
-  return patchify(1, resized_image_size(image.size(), config), config,
+patch_rows process_image(const rgb_image& image, const config::preprocessor_config& config,
+                         gpu::dtype type) {
+  return patchify(1, resized_image_size(image.size(), config), config, type,
                   [&image](int32_t) -> const rgb_image& { return image; });
 }
 
 patch_rows process_video(const std::vector<rgb_image>& frames,
-                         const config::preprocessor_config& config) {
+                         const config::preprocessor_config& config, gpu::dtype type) {
   check_frames(frames);
   const auto num_frames = static_cast<int32_t>(frames.size());
-  return patchify(num_frames, resized_video_size(num_frames, frames[0].size(), config), config,
+  return patchify(num_frames, resized_video_size(num_frames, frames[0].size(), config), config, type,
                   [&frames](int32_t i) -> const rgb_image& { return frames[i]; });
 }
 

@@ -1,9 +1,12 @@
 #pragma once
 
 #include "config/model_config.hpp"
+#include "gpu/tensor_view.hpp"
 #include "model/vision/image.hpp"
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 /// From upright pictures to rows for the vision tower: the arithmetic of the reference processor on
@@ -36,23 +39,37 @@ struct patch_grid {
   bool operator==(const patch_grid&) const = default;
 };
 
-/// Rows for the vision tower: pixels [patches, channels * temporal * patch * patch] f32,
-/// normalised. Rows run through the merge blocks in raster order and through the patches of a block
-/// in raster order; a row is laid out like one output channel's weights of the patch embedding.
+/// Rows for the vision tower: pixels [patches, channels * temporal * patch * patch], normalised in
+/// fp32 and rounded to `type` (f32 or bf16). Rows run through the merge blocks in raster order and
+/// through the patches of a block in raster order; a row is laid out like one output channel's
+/// weights of the patch embedding.
 struct patch_rows {
   patch_grid grid;
-  std::vector<float> pixels;
+  gpu::dtype type = gpu::dtype::f32;
+  std::vector<std::byte> pixels;
+
+  /// The pixels as what `type` says: float or gpu::bfloat16.
+  template <class T>
+  std::span<T> values() {
+    return {reinterpret_cast<T*>(pixels.data()), pixels.size() / sizeof(T)};
+  }
+  template <class T>
+  std::span<const T> values() const {
+    return {reinterpret_cast<const T*>(pixels.data()), pixels.size() / sizeof(T)};
+  }
 };
 
-/// Resizes, normalises and patchifies one picture (repeated in time). Throws
+/// Resizes, normalises and patchifies one picture (repeated in time); pixels of `type`. Throws
 /// image_error(bad_shape).
-patch_rows process_image(const rgb_image& image, const config::preprocessor_config& config);
+patch_rows process_image(const rgb_image& image, const config::preprocessor_config& config,
+                         gpu::dtype type = gpu::dtype::f32);
 
 /// The same for the frames of a clip, which all have one size; the last frame is repeated to fill
 /// the last temporal group. Throws image_error(bad_shape) for no frames or frames of different
 /// sizes.
 patch_rows process_video(const std::vector<rgb_image>& frames,
-                         const config::preprocessor_config& config);
+                         const config::preprocessor_config& config,
+                         gpu::dtype type = gpu::dtype::f32);
 
 /// Grids without pixels, for admission: `size` is upright. Throw as smart_resize does.
 patch_grid image_grid(image_size size, const config::preprocessor_config& config);

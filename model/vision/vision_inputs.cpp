@@ -1,10 +1,6 @@
 #include "model/vision/vision_inputs.hpp"
 
-#include "gpu/bfloat16.hpp"
-#include "model/parallel_slices.hpp"
-
 #include <algorithm>
-#include <cstring>
 
 namespace troupe::model {
 namespace {
@@ -12,8 +8,8 @@ namespace {
 /// Places of the live counts inside the field `counts`.
 enum count_index : int32_t { count_patches, count_segments, count_merged_rows, num_counts };
 
-// Values that make it worth starting a thread.
-constexpr int64_t pack_grain = 512 * 1024;
+// The inputs of one run are packed while another goes on.
+constexpr size_t runs_under_way = 2;
 
 struct patch_coordinates {
   int32_t row, column, grid_height, grid_width;
@@ -24,17 +20,18 @@ struct patch_coordinates {
 vision_inputs::vision_inputs(const config::vision_config& config, const vision_options& options,
                              gpu::operations& backend)
     : merge_size_(config.spatial_merge_size),
-      patch_width_(config.patch_width()),
-      activation_(options.activation),
-      block_("vision_input", backend.memory()) {
+      block_("vision_input", backend.memory()),
+      pixel_arena_("vision_pixels", backend.memory()) {
   using enum gpu::dtype;
   const int64_t patches = options.max_patches;
   counts_ = block_.reserve("counts", i32, {num_counts});
   segment_start_ = block_.reserve("segment_start", i32, {int64_t{options.max_segments} + 1});
-  coordinates_ = block_.reserve("coordinates", i32, {patches, 4});
   destination_ = block_.reserve("destination", i32, {patches / config.merge_unit()});
-  pixels_ = block_.reserve("pixels", activation_, {patches, patch_width_});
-  block_.seal(backend);
+  // Last, because a copy ends with the last live entry: most pictures are far from the largest.
+  coordinates_ = block_.reserve("coordinates", i32, {patches, 4});
+  block_.seal(backend, runs_under_way);
+  const auto pixels = pixel_arena_.reserve("pixels", options.activation, {patches, config.patch_width()});
+  pixel_arena_.seal();
 
   const int32_t* counts = block_.device(counts_).as<int32_t>();
   views_.patches.value = counts + count_patches;
@@ -43,18 +40,20 @@ vision_inputs::vision_inputs(const config::vision_config& config, const vision_o
   views_.segment_start = block_.device(segment_start_);
   views_.coordinates = block_.device(coordinates_);
   views_.destination = block_.device(destination_);
-  views_.pixels = block_.device(pixels_);
+  views_.pixels = pixel_arena_.view(pixels);
 }
 
 void vision_inputs::load(gpu::operations& backend, const std::vector<encode_item>& items) {
+  block_.turn(backend);
   int32_t patches = 0;
   int32_t* segment_end = block_.host<int32_t>(segment_start_);
   int32_t* destination = block_.host<int32_t>(destination_);
   *segment_end = 0;
   for (const auto& item : items) {
-    const patch_grid& grid = item.patches->grid;
+    const patch_grid& grid = item.grid;
     pack_coordinates(patches, grid);
-    pack_pixels(patches, item.patches->pixels);
+    backend.upload(views_.pixels.slice_rows(patches, grid.patches()), item.pixels.data(),
+                   std::ssize(item.pixels));
     for (int32_t frame = 1; frame <= grid.t; ++frame)
       *++segment_end = patches + frame * grid.height * grid.width;
     destination =
@@ -66,7 +65,7 @@ void vision_inputs::load(gpu::operations& backend, const std::vector<encode_item
   counts[count_segments] = static_cast<int32_t>(segment_end - block_.host<int32_t>(segment_start_));
   counts[count_merged_rows] =
       static_cast<int32_t>(destination - block_.host<int32_t>(destination_));
-  block_.send(backend, pixels_, int64_t{patches} * patch_width_ * gpu::size_of(activation_));
+  block_.send(backend, coordinates_, patches * int64_t{sizeof(patch_coordinates)});
 }
 
 /// Patches come block by block (merge_size x merge_size), blocks in raster order, as the processor
@@ -79,18 +78,6 @@ void vision_inputs::pack_coordinates(int32_t first_patch, const patch_grid& grid
         for (int32_t row = top; row < top + merge_size_; ++row)
           for (int32_t column = left; column < left + merge_size_; ++column)
             *next++ = {row, column, grid.height, grid.width};
-}
-
-void vision_inputs::pack_pixels(int32_t first_patch, const std::vector<float>& pixels) {
-  const int64_t offset = int64_t{first_patch} * patch_width_;
-  for_slices(std::ssize(pixels), pack_grain, [&](int64_t first, int64_t last) {
-    const auto from = pixels.begin() + first, end = pixels.begin() + last;
-    if (activation_ == gpu::dtype::f32)
-      std::copy(from, end, block_.host<float>(pixels_) + offset + first);
-    else
-      std::transform(from, end, block_.host<gpu::bfloat16>(pixels_) + offset + first,
-                     gpu::to_bfloat16);
-  });
 }
 
 }  // namespace troupe::model

@@ -21,27 +21,26 @@ struct vision_views {
   gpu::tensor_view pixels;         // [max_patches, patch_width] activation
 };
 
-/// The input arena of the vision tower and the way of processed pictures into it.
+/// The input arenas of the vision tower and the way of processed pictures into them.
 class vision_inputs {
  public:
   vision_inputs(const config::vision_config& config, const vision_options& options,
                 gpu::operations& backend);
 
-  /// Sends items whose sizes were checked by one copy, pixels rounded to the activation dtype.
+  /// Sends items whose sizes were checked, behind what was issued before: what describes them by one
+  /// copy, and the pixels of each as they are, which may be changed once they have been read.
   void load(gpu::operations& backend, const std::vector<encode_item>& items);
 
   const vision_views& views() const { return views_; }
-  const gpu::arena& arena() const { return block_.arena(); }
+  std::vector<const gpu::arena*> arenas() const { return {&block_.arena(), &pixel_arena_}; }
 
  private:
   void pack_coordinates(int32_t first_patch, const patch_grid& grid);
-  void pack_pixels(int32_t first_patch, const std::vector<float>& pixels);
 
   int32_t merge_size_;
-  int32_t patch_width_;
-  gpu::dtype activation_;
   input_block block_;
-  input_block::field counts_, segment_start_, coordinates_, destination_, pixels_;
+  input_block::field counts_, segment_start_, destination_, coordinates_;
+  gpu::arena pixel_arena_;
   vision_views views_;
 };
 

@@ -30,20 +30,19 @@ std::vector<int32_t> make_patch_budgets(int32_t max_patches, int32_t merge_unit)
   return budgets;
 }
 
-void check_item(const encode_item& item, const config::vision_config& config, int32_t pool_rows) {
-  if (item.patches == nullptr) throw std::invalid_argument("encode: an item has no patches");
-  const patch_grid& grid = item.patches->grid;
+void check_item(const encode_item& item, const config::vision_config& config, gpu::dtype type,
+                int32_t pool_rows) {
+  const patch_grid& grid = item.grid;
   const int32_t merge = config.spatial_merge_size;
   if (grid.t < 1 || grid.height < 1 || grid.width < 1 || grid.height % merge != 0 ||
       grid.width % merge != 0)
     throw std::invalid_argument(
         fmt::format("encode: grid {}x{}x{}, expected sides over 0 and multiples of {}", grid.t,
                     grid.height, grid.width, merge));
-  const auto values =
-      static_cast<size_t>(grid.patches()) * static_cast<size_t>(config.patch_width());
-  if (item.patches->pixels.size() != values)
-    throw std::invalid_argument(fmt::format("encode: {} pixel values, expected {} for {} patches",
-                                            item.patches->pixels.size(), values, grid.patches()));
+  const int64_t bytes = int64_t{grid.patches()} * config.patch_width() * gpu::size_of(type);
+  if (std::ssize(item.pixels) != bytes)
+    throw std::invalid_argument(fmt::format("encode: {} bytes of pixels, expected {} for {} patches",
+                                            item.pixels.size(), bytes, grid.patches()));
   const auto rows = static_cast<size_t>(grid.visual_tokens(merge));
   if (item.destination_rows.size() != rows)
     throw std::invalid_argument(fmt::format("encode: {} destination rows, expected {}",
@@ -64,9 +63,9 @@ run_size check_items(const std::vector<encode_item>& items, const config::vision
   int64_t patches = 0;
   int64_t segments = 0;
   for (const auto& item : items) {
-    check_item(item, config, pool_rows);
-    patches += item.patches->grid.patches();
-    segments += item.patches->grid.t;
+    check_item(item, config, options.activation, pool_rows);
+    patches += item.grid.patches();
+    segments += item.grid.t;
   }
   if (patches > options.max_patches || segments > options.max_segments)
     throw std::invalid_argument(fmt::format("encode: {} patches in {} frames, a run holds {} in {}",
@@ -77,11 +76,8 @@ run_size check_items(const std::vector<encode_item>& items, const config::vision
 
 /// The smallest picture, a single merge block. It warms a graph of any budget, since every kernel
 /// is launched for the budget whatever the live count says.
-patch_rows warm_up_picture(const config::vision_config& config) {
-  patch_rows picture;
-  picture.grid = {1, config.spatial_merge_size, config.spatial_merge_size};
-  picture.pixels.assign(static_cast<size_t>(picture.grid.patches() * config.patch_width()), 0);
-  return picture;
+patch_grid warm_up_grid(const config::vision_config& config) {
+  return {1, config.spatial_merge_size, config.spatial_merge_size};
 }
 
 /// A vision graph that leaves a level of the pool as it was would serve another picture's detail.
@@ -143,14 +139,19 @@ void vision_runner::capture(const std::function<void(int32_t, int32_t)>& progres
                       self.leases(), self.options.eager, recipe);
 }
 
-void vision_runner::encode(const std::vector<encode_item>& items) {
+std::unique_ptr<gpu::milestone> vision_runner::start(const std::vector<encode_item>& items) {
   auto& self = *state_;
   config::ensure(self.graphs.has_value(), "pictures are encoded before graphs are captured");
   const run_size size = check_items(items, self.config, self.options, self.pool.rows());
   self.graphs->require_current();
   self.inputs.load(*self.backend, items);
   self.graphs->run(self.graphs->bucket_for(size.patches));
-  self.backend->synchronize();
+  return self.backend->mark();
+}
+
+void vision_runner::encode(const std::vector<encode_item>& items) {
+  start(items);
+  state_->backend->synchronize();
 }
 
 std::vector<gpu::ledger_entry> vision_runner::ledger() const {
@@ -158,7 +159,7 @@ std::vector<gpu::ledger_entry> vision_runner::ledger() const {
 }
 
 std::vector<const gpu::arena*> vision_runner::state::arenas() const {
-  std::vector<const gpu::arena*> all{&inputs.arena()};
+  std::vector<const gpu::arena*> all = inputs.arenas();
   for (const auto& arena : tower.arenas()) all.push_back(&arena);
   return all;
 }
@@ -170,8 +171,11 @@ std::vector<gpu::arena_lease> vision_runner::state::leases() const {
 }
 
 void vision_runner::state::load_warm_up() {
-  const patch_rows picture = warm_up_picture(config);
-  inputs.load(*backend, {{&picture, {-1}}});  // destination -1: nothing is written
+  const patch_grid grid = warm_up_grid(config);
+  const int64_t bytes = int64_t{grid.patches()} * config.patch_width() * gpu::size_of(options.activation);
+  const std::vector<std::byte> black(static_cast<size_t>(bytes));
+  inputs.load(*backend, {{grid, black, {-1}}});  // destination -1: nothing is written
+  backend->synchronize();                        // the pixels have been read
 }
 
 }  // namespace troupe::model

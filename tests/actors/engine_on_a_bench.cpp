@@ -31,7 +31,7 @@ actors::media_worker_actor::behavior_type fake_media_worker(actors::media_worker
     const auto& item = message.request->media.at(static_cast<size_t>(message.media_index));
     auto patches = std::make_shared<model::patch_rows>();
     patches->grid = item.grid;
-    patches->pixels.assign(4, 0.5F);  // only their number of bytes matters
+    patches->pixels.resize(16);  // only their number matters
     return {actors::digest_encoded(item), std::move(patches), std::nullopt};
   }};
 }

@@ -33,7 +33,7 @@ void process(const model::rgb_image& image) {
   try {
     const auto rows = model::process_image(image, config);
     fuzz::expect(rows.grid == model::image_grid(image.size(), config), "grids agree");
-    for (const float value : rows.pixels)
+    for (const float value : rows.values<float>())
       fuzz::expect(value >= -1 && value <= 1, "pixels are normalised");
   } catch (const model::image_error& error) {
     fuzz::expect(error.why() == model::image_error::reason::bad_shape,

@@ -1,5 +1,6 @@
 #include "model/vision/image_processor.hpp"
 
+#include "gpu/bfloat16.hpp"
 #include "support/encode_picture.hpp"
 #include "support/print_image.hpp"
 
@@ -243,11 +244,11 @@ BOOST_AUTO_TEST_CASE(patch_rows_run_through_merge_blocks) {
         image.pixels.push_back(static_cast<uint8_t>(value));
   const auto rows = process_image(image, config);
   BOOST_REQUIRE(rows.grid == (patch_grid{1, 4, 4}));
-  BOOST_REQUIRE(rows.pixels.size() == 16u * 1536);
+  BOOST_REQUIRE(rows.values<float>().size() == 16u * 1536);
   const int patch_of_row[] = {0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15};
   const auto normalised = [](int value) { return (static_cast<float>(value) - 127.5f) / 127.5f; };
   for (int row = 0; row < 16; ++row) {
-    const float* values = &rows.pixels[row * 1536];
+    const float* values = &rows.values<float>()[static_cast<size_t>(row) * 1536];
     for (int slice = 0; slice < 2; ++slice) {
       for (int i = 0; i < 256; ++i) {
         const int y = patch_of_row[row] / 4 * 16 + i / 16;
@@ -267,9 +268,26 @@ BOOST_AUTO_TEST_CASE(channels_are_normalised_by_their_own_mean_and_std) {
   config.std = {1, 0.5f, 0.25f};
   const rgb_image white{32, 32, std::vector<uint8_t>(3072, 255)};
   const auto rows = process_image(white, config);
-  BOOST_TEST(rows.pixels[0] == 1.0f);
-  BOOST_TEST(rows.pixels[512] == 1.0f);
-  BOOST_TEST(rows.pixels[1024] == 0.0f);
+  const auto pixels = rows.values<float>();
+  BOOST_TEST(pixels[0] == 1.0f);
+  BOOST_TEST(pixels[512] == 1.0f);
+  BOOST_TEST(pixels[1024] == 0.0f);
+}
+
+BOOST_AUTO_TEST_CASE(pixels_of_bfloat16_are_those_of_float_rounded_once) {
+  const auto config = released_config();
+  const auto image = noise(300, 200, 7);
+  const auto exact = process_image(image, config);
+  const auto rounded = process_image(image, config, gpu::dtype::bf16);
+  BOOST_TEST((rounded.grid == exact.grid));
+  BOOST_TEST((rounded.type == gpu::dtype::bf16));
+  const auto found = rounded.values<gpu::bfloat16>();
+  const auto expected = exact.values<float>();
+  BOOST_REQUIRE(found.size() == expected.size());
+  size_t different = 0;
+  for (size_t i = 0; i < found.size(); ++i)
+    different += found[i].bits != gpu::to_bfloat16(expected[i]).bits;
+  BOOST_TEST(different == 0u);
 }
 
 BOOST_AUTO_TEST_CASE(clip_groups_hold_two_frames_and_repeat_the_last) {
@@ -279,7 +297,8 @@ BOOST_AUTO_TEST_CASE(clip_groups_hold_two_frames_and_repeat_the_last) {
   const auto rows = process_video(frames, released_config());
   BOOST_REQUIRE(rows.grid == (patch_grid{2, 4, 4}));
   const auto value_at = [&rows](int group, int slice) {
-    return std::lround(rows.pixels[group * 16 * 1536 + slice * 256] * 127.5f + 127.5f);
+    const auto at = static_cast<size_t>(group * 16 * 1536 + slice * 256);
+    return std::lround(rows.values<float>()[at] * 127.5f + 127.5f);
   };
   BOOST_TEST(value_at(0, 0) == 10);
   BOOST_TEST(value_at(0, 1) == 20);

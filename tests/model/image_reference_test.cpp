@@ -89,8 +89,10 @@ BOOST_DATA_TEST_CASE(pixels_equal_the_reference, set_names, checkpoint) {
     if (expected == reference.tensors.end()) continue;
     ++compared;
     std::vector<float> found;
-    for (const auto& rows : processed(example, config))
-      found.insert(found.end(), rows.pixels.begin(), rows.pixels.end());
+    for (const patch_rows& rows : processed(example, config)) {
+      const auto pixels = rows.values<float>();
+      found.insert(found.end(), pixels.begin(), pixels.end());
+    }
     BOOST_REQUIRE_EQUAL(found.size(), expected->second.values.size());
     float largest = 0;
     for (size_t i = 0; i < found.size(); ++i)

@@ -1,4 +1,5 @@
 #include "model/memory_plan.hpp"
+#include "model/vision/vision_staging.hpp"
 
 #include "support/runner_group.hpp"
 
@@ -26,7 +27,8 @@ std::string vision_line(const std::string& arena) {
   const std::map<std::string, std::string> lines{{"packed_weights", "vision weights"},
                                                  {"vision_weights", "vision weights"},
                                                  {"vision_activations", "vision activations"},
-                                                 {"vision_input", "vision activations"}};
+                                                 {"vision_input", "vision activations"},
+                                                 {"vision_pixels", "vision activations"}};
   return lines.at(arena);
 }
 
@@ -40,13 +42,23 @@ void add_up(line_bytes& found, const std::vector<gpu::ledger_entry>& ledger, Lin
       found[line_of(entry.owner.substr(0, entry.owner.find('/')))] += entry.bytes;
 }
 
+int64_t held_staging_bytes(const testing::runner_group& group, gpu::dtype type) {
+  const model::vision_staging staging({testing::runner_group::max_patches,
+                                       group.checkpoint().model.vision.patch_width(), type});
+  int64_t bytes = 0;
+  for (int32_t slot = 0; slot < model::vision_staging::num_slots; ++slot)
+    bytes += staging.slot(slot).span_bytes();
+  return bytes;
+}
+
 /// What rank 0, the encoder and the node hold.
-line_bytes held_bytes(testing::runner_group& group, int32_t tp_size) {
+line_bytes held_bytes(testing::runner_group& group, const testing::group_options& options) {
   line_bytes found;
   add_up(found, group.on_rank(0, [](auto& runner) { return runner.ledger(); }), text_line);
   add_up(found, group.on_encoder([](auto& encoder) { return encoder.ledger(); }), vision_line);
   found["visual pool"] = group.pool().view().span_bytes();
-  if (tp_size > 1) found["symmetric arena"] = group.symmetric().bytes_per_rank();
+  found["vision staging"] = held_staging_bytes(group, options.activation);
+  if (options.tp_size > 1) found["symmetric arena"] = group.symmetric().bytes_per_rank();
   return found;
 }
 
@@ -67,7 +79,7 @@ model::engine_limits limits_of(const testing::runner_group& group,
 /// Every line within a hundredth of what is held, or within a page, since memory comes in pages.
 void check_plan(const testing::group_options& options) {
   testing::runner_group group(options);
-  const line_bytes held = held_bytes(group, options.tp_size);
+  const line_bytes held = held_bytes(group, options);
   const auto plan = model::plan_memory(group.checkpoint().model, limits_of(group, options));
   BOOST_TEST(plan.size() == held.size());
   for (const auto& line : plan) {

@@ -69,9 +69,10 @@ std::vector<model::patch_rows> reference_patches_of(const reference_set& set,
   for (const auto& [t, height, width_patches] : example.grid_thw) {
     model::patch_rows picture;
     picture.grid = {t, height, width_patches};
-    const auto end = next + picture.grid.patches() * width;
-    picture.pixels.assign(next, end);
-    next = end;
+    const int64_t count = picture.grid.patches() * width;
+    picture.pixels.resize(static_cast<size_t>(count) * sizeof(float));
+    std::copy_n(next, count, picture.values<float>().begin());
+    next += count;
     pictures.push_back(std::move(picture));
   }
   return pictures;
@@ -82,7 +83,8 @@ placed_pictures place(const std::vector<model::patch_rows>& pictures, int32_t me
   placed_pictures placed;
   for (const auto& picture : pictures) {
     auto& item = placed.items.emplace_back();
-    item.patches = &picture;
+    item.grid = picture.grid;
+    item.pixels = picture.pixels;
     item.destination_rows.resize(static_cast<size_t>(picture.grid.visual_tokens(merge_size)));
     std::iota(item.destination_rows.begin(), item.destination_rows.end(),
               first_row + static_cast<int32_t>(placed.rows.size()));

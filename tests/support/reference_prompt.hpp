@@ -22,7 +22,8 @@ std::vector<model::patch_rows> patches_of(const reference_case& example,
 std::vector<model::patch_rows> reference_patches_of(const reference_set& set,
                                                     const reference_case& example);
 
-/// Pictures encoded together, with neighbouring pool rows from `first_row` on.
+/// Pictures encoded together, with neighbouring pool rows from `first_row` on. The items look into the
+/// pictures' pixels.
 struct placed_pictures {
   std::vector<model::encode_item> items;
   std::vector<int32_t> rows;  // of all items, in order
