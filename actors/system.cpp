@@ -257,6 +257,7 @@ scheduler_actor engine::state::make_scheduler(const detokenizer_actor& detokeniz
   options.limits.end_token_ids = end_tokens(*checkpoint, *tokenizer);
   options.limits.max_waiting_requests = config.limits.max_waiting_requests;
   options.limits.max_waiting_tokens = config.limits.max_waiting_tokens;
+  options.limits.max_prefill_tokens_beside_decode = config.limits.max_prefill_tokens_beside_decode;
   options.limits.prefix_cache = config.limits.prefix_cache;
   options.step_timeout = config.limits.step_timeout;
   options.detokenizer = detokenizer;

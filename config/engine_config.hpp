@@ -36,6 +36,7 @@ struct engine_config {
   struct limit_settings {
     int32_t max_num_seqs = 0;            // 0: 32 on the CPU, 64 on GPUs
     int32_t max_num_batched_tokens = 0;  // 0: 512 on the CPU, 8192 on GPUs
+    int32_t max_prefill_tokens_beside_decode = 0;  // 0: what max_num_batched_tokens leaves
     int32_t block_size = 16;        // tokens per KV block
     int64_t kv_cache_bytes = 0;     // per rank; 0: from memory_share
     double memory_share = 0;        // of the memory free at start; 0: 0.5 on the CPU, 0.9 on GPUs

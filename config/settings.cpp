@@ -64,6 +64,9 @@ void add_step_limits(std::vector<setting>& table) {
                {"--max-num-seqs", "--max-running-requests"}, "sequences in one step");
   limits.count("max_num_batched_tokens", &settings::max_num_batched_tokens, {1, mib}, or_auto::yes,
                {"--max-num-batched-tokens", "--chunked-prefill-size"}, "tokens in one step");
+  limits.count("max_prefill_tokens_beside_decode", &settings::max_prefill_tokens_beside_decode,
+               {1, mib}, or_auto::yes, {"--max-prefill-tokens-beside-decode"},
+               "prompt tokens in a step that also generates: few keep streams even, many are faster");
   limits.count("block_size", &settings::block_size, {1, 1024}, or_auto::no, {"--block-size"},
                "tokens in one KV block");
   limits.count("kv_cache_bytes", &settings::kv_cache_bytes, {1, 1024 * gib}, or_auto::yes,

@@ -66,6 +66,7 @@ offline_model::offline_model(const config::model_config& model, const config::en
   planner.plan = limits_.plan;
   planner.max_waiting_requests = 1 << 20;
   planner.max_waiting_tokens = int64_t{1} << 40;
+  planner.max_prefill_tokens_beside_decode = engine.limits.max_prefill_tokens_beside_decode;
   planner.prefix_cache = false;
   planner_ = std::make_unique<scheduling::step_planner>(std::move(planner));
 }

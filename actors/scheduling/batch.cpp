@@ -13,6 +13,7 @@ std::optional<plan::step_plan> step_planner::state::plan_step() {
   draft.chunks.clear();
   admit_oldest();
   draft_decodes();
+  draft.max_tokens = max_tokens_with_prefills();
   draft_prefills();
   admit_waiting();
   if (!draft.chunks.empty()) return launch();
@@ -73,12 +74,18 @@ const request_state* step_planner::state::first_postponed() const {
   return first == running.end() ? nullptr : *first;
 }
 
+int32_t step_planner::state::max_tokens_with_prefills() const {
+  const int32_t all = limits.plan.max_num_batched_tokens;
+  const int32_t bound = limits.max_prefill_tokens_beside_decode;
+  if (bound == 0 || draft.num_rows == 0) return all;
+  return draft.num_tokens + std::min(bound, all - draft.num_tokens);
+}
+
 void step_planner::state::draft_prefills() {
-  const int32_t budget = limits.plan.max_num_batched_tokens;
-  for (size_t i = 0; i < running.size() && draft.num_tokens < budget; ++i) {
+  for (size_t i = 0; i < running.size() && draft.num_tokens < draft.max_tokens; ++i) {
     auto& request = *running[i];
     if (request.tokens_to_plan() > 1)
-      draft_chunk(request, std::min(request.tokens_to_plan(), budget - draft.num_tokens));
+      draft_chunk(request, std::min(request.tokens_to_plan(), draft.max_tokens - draft.num_tokens));
   }
 }
 
@@ -91,11 +98,10 @@ void step_planner::state::admit_oldest() {
 }
 
 void step_planner::state::admit_waiting() {
-  const int32_t budget = limits.plan.max_num_batched_tokens;
   // Those that wait for an equal prompt let others pass, but no more of them than could run are
   // tried.
   int32_t passes_left = limits.plan.max_num_seqs;
-  for (auto next = line.begin(); next != line.end() && draft.num_tokens < budget;) {
+  for (auto next = line.begin(); next != line.end() && draft.num_tokens < draft.max_tokens;) {
     auto& request = *(next++)->second;  // admission erases it
     if (std::ssize(running) == limits.plan.max_num_seqs) return;
     // First come, first served: whoever is at the head gets the next blocks, also while they are
@@ -105,7 +111,7 @@ void step_planner::state::admit_waiting() {
     if (outcome == admission::no_room) return;
     if (outcome == admission::computed_elsewhere && --passes_left == 0) return;
     if (outcome == admission::admitted)
-      draft_chunk(request, std::min(request.tokens_to_plan(), budget - draft.num_tokens));
+      draft_chunk(request, std::min(request.tokens_to_plan(), draft.max_tokens - draft.num_tokens));
   }
 }
 

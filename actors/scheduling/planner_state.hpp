@@ -84,6 +84,8 @@ struct step_planner::state {
   /// cost of younger ones.
   void admit_oldest();
   void draft_decodes();
+  /// Tokens of the step once prompts are drafted beside what is decoded.
+  int32_t max_tokens_with_prefills() const;
   void draft_prefills();
   void admit_waiting();
   enum class admission : uint8_t { admitted, lacks_rows, computed_elsewhere, no_room };
@@ -130,6 +132,7 @@ struct step_planner::state {
   struct draft_state {
     std::vector<chunk> chunks;
     int32_t num_tokens = 0;
+    int32_t max_tokens = 0;  // for whoever is drafted next
     int32_t num_rows = 0;
     int32_t num_adjustments = 0;
     const request_state* first_for_adjustments = nullptr;  // postponed longest

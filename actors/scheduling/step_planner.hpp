@@ -24,6 +24,7 @@ struct planner_limits {
   std::vector<int32_t> end_token_ids;  // of the model
   int32_t max_waiting_requests = 0;
   int64_t max_waiting_tokens = 0;
+  int32_t max_prefill_tokens_beside_decode = 0;  // of a step; 0: whatever the step has room for
   int32_t max_preemptions = 3;  // then a request is protected
   int32_t max_replays = 3;      // after lost groups; then it fails
   bool prefix_cache = true;

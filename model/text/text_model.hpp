@@ -41,6 +41,8 @@ class text_model {
 
   /// Output of the last part issued, before any norm: [max_tokens, hidden].
   const gpu::tensor_view& residual() const { return activations_.residual; }
+  /// Of the layer issued last: [max_tokens, num_experts]; without experts of width 0.
+  const gpu::tensor_view& router_logits() const { return activations_.router_logits; }
   const gpu::tensor_view& logits() const { return activations_.logits; }  // [max_num_seqs, vocab]
   const gpu::sampling_output& sampled() const { return sampled_; }
 

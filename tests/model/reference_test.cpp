@@ -15,6 +15,7 @@
 #include <functional>
 #include <memory>
 #include <ostream>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,6 +32,10 @@ constexpr double tolerance_f32 = 1e-3;
 // when fp32 sums change their order (another number of ranks, another instruction set).
 constexpr double relative_tolerance_bf16_set = 1e-2;
 constexpr double relative_tolerance_bf16_case = 2e-2;
+// bf16 moves router logits by about a hundredth of their size. Where the last chosen expert is
+// ahead of the first that was not by less than this share of it, either is right, and the answers
+// differ.
+constexpr double routing_gap_bf16 = 1.0 / 64;
 
 constexpr int32_t whole_prompt = 256;
 // Not 0, so that a mistaken row number does not go unnoticed.
@@ -72,7 +77,7 @@ struct staged_case {
 staged_case stage(runner_group& group, const reference_case& example, int32_t first_row) {
   const auto& checkpoint = group.checkpoint();
   staged_case staged{&example, prompt_of(example, checkpoint.model), {}};
-  const auto pictures = patches_of(example, checkpoint.preprocessor);
+  const auto pictures = patches_of(example, checkpoint.preprocessor, group.pool().view().type);
   const auto placed = place(pictures, checkpoint.preprocessor.merge_size, first_row);
   if (!placed.items.empty()) group.encode(placed.items);
   staged.rows = placed.rows;
@@ -103,9 +108,11 @@ std::vector<float> pool_rows(runner_group& group, int32_t level, int32_t first, 
   return group.read(group.pool().view().at(level).slice_rows(first, count));
 }
 
-/// Whether a row's bits are those of a step of any other size. On GPUs the library chooses an algorithm for
-/// every bucket.
-bool bits_are_equal_in_all_buckets() { return tested_device() == gpu::device_kind::cpu; }
+/// Whether a row's bits are those of a step of any other size. On GPUs the library chooses an
+/// algorithm for every bucket.
+bool bits_are_equal_in_all_buckets() {
+  return tested_device() == gpu::device_kind::cpu;
+}
 
 /// What the reference recorded before `layer`. It records a layer's output before the deepstack
 /// rows are added; here they are added.
@@ -123,6 +130,64 @@ std::vector<float> expected_hidden(const reference_set& set, const staged_case& 
     row += span.num_tokens * width;
   }
   return hidden;
+}
+
+/// A text model without graphs on the calling thread, to look at layer by layer.
+struct open_model {
+  explicit open_model(runner_group& group, const std::string& checkpoint)
+      : backend(gpu::make_operations(group_options{.checkpoint = checkpoint}.backend_options())),
+        inputs(group.limits(), *backend),
+        text(*backend, group.checkpoint().model.text, group.limits(),
+             model::load_text_weights(
+                 std::make_shared<const model::safetensors_folder>(fixtures() / checkpoint),
+                 group.checkpoint().model, 0, 1, [](int64_t, int64_t) {}),
+             {}, inputs.views(), group.pool().view(), {gpu::dtype::f32, {}}) {}
+
+  /// Loads the whole prompt, and issues what comes before the first layer.
+  plan::step_plan begin(runner_group& group, const staged_case& staged) {
+    step_builder builder(group.limits());
+    builder.advance(builder.add(staged.prompt, staged.rows), whole_prompt);
+    plan::step_plan plan = builder.build();
+    inputs.load(*backend, plan);
+    text.issue_embedding(plan.bucket_tokens);
+    return plan;
+  }
+
+  std::unique_ptr<gpu::operations> backend;
+  model::step_inputs inputs;
+  model::text_model text;
+};
+
+/// How far the last expert that is chosen is ahead of the first that is not, over the root mean
+/// square of the row.
+double routing_gap(std::vector<float> logits, int32_t chosen) {
+  double squares = 0;
+  for (const float value : logits) squares += double{value} * value;
+  std::ranges::sort(logits, std::greater<>());
+  const auto last = static_cast<size_t>(chosen) - 1;
+  return (logits[last] - logits[last + 1]) /
+         std::sqrt(squares / static_cast<double>(logits.size()));
+}
+
+/// Names of cases in which some layer's routing of the prompt's last token is a matter of rounding.
+std::set<std::string> cases_of_uncertain_routing(const reference_set& set,
+                                                 const std::string& checkpoint) {
+  runner_group group({.checkpoint = checkpoint});
+  const auto& config = group.checkpoint().model.text;
+  std::set<std::string> uncertain;
+  if (config.experts.num_experts == 0) return uncertain;
+  open_model opened(group, checkpoint);
+  for (const auto& example : set.cases) {
+    const auto plan = opened.begin(group, stage(group, example, first_pool_row));
+    for (int32_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+      opened.text.issue_layer(layer, plan.bucket_tokens);
+      opened.backend->synchronize();
+      const auto logits = group.read(opened.text.router_logits().at(plan.num_tokens() - 1));
+      if (routing_gap(logits, config.experts.num_experts_per_tok) < routing_gap_bf16)
+        uncertain.insert(example.name);
+    }
+  }
+  return uncertain;
 }
 
 }  // namespace
@@ -153,34 +218,24 @@ BOOST_DATA_TEST_CASE(visual_rows_equal_the_reference, all_checkpoints, checkpoin
 BOOST_DATA_TEST_CASE(hidden_states_equal_the_reference, all_checkpoints, checkpoint) {
   const reference_set set = reference_of(checkpoint);
   runner_group group({.checkpoint = checkpoint});
-  const auto& config = group.checkpoint().model;
-  const auto backend = gpu::make_operations(group_options{.checkpoint = checkpoint}.backend_options());
-  auto weights = model::load_text_weights(
-      std::make_shared<const model::safetensors_folder>(fixtures() / checkpoint), config, 0, 1,
-      [](int64_t, int64_t) {});
-  model::step_inputs inputs(group.limits(), *backend);
-  const model::text_model text(*backend, config.text, group.limits(), std::move(weights), {},
-                               inputs.views(), group.pool().view(), {gpu::dtype::f32, {}});
+  const int32_t layers = group.checkpoint().model.text.num_hidden_layers;
+  open_model opened(group, checkpoint);
   int compared = 0;
   for (const auto& example : set.cases) {
     if (!set.tensors.contains(example.name + ".hidden.0")) continue;
     const staged_case staged = stage(group, example, first_pool_row);
-    step_builder builder(group.limits());
-    builder.advance(builder.add(staged.prompt, staged.rows), whole_prompt);
-    const plan::step_plan plan = builder.build();
-    inputs.load(*backend, plan);
-    text.issue_embedding(plan.bucket_tokens);
-    for (int32_t layer = 0; layer < config.text.num_hidden_layers; ++layer) {
-      backend->synchronize();
+    const plan::step_plan plan = opened.begin(group, staged);
+    for (int32_t layer = 0; layer < layers; ++layer) {
+      opened.backend->synchronize();
       const auto expected = expected_hidden(set, staged, layer);
-      const auto found = group.read(text.residual().slice_rows(0, plan.num_tokens()));
+      const auto found = group.read(opened.text.residual().slice_rows(0, plan.num_tokens()));
       BOOST_TEST_CONTEXT(example.name << " before layer " << layer)
       BOOST_TEST(largest_difference(found, expected) < tolerance_f32);
-      text.issue_layer(layer, plan.bucket_tokens);
+      opened.text.issue_layer(layer, plan.bucket_tokens);
       ++compared;
     }
   }
-  BOOST_TEST(compared == 3 * config.text.num_hidden_layers);
+  BOOST_TEST(compared == 3 * layers);
 }
 
 BOOST_DATA_TEST_CASE(every_case_equals_the_reference_in_every_chunking, all_settings, setting) {
@@ -277,29 +332,32 @@ BOOST_DATA_TEST_CASE(logits_are_the_same_bits_alone_and_in_a_mix,
 }
 
 BOOST_DATA_TEST_CASE(bf16_logits_are_near_the_reference, all_settings, setting) {
-  double sum_of_squares = 0;
-  double largest = 0;
   const reference_set set = reference_of(setting.checkpoint);
+  const auto uncertain = cases_of_uncertain_routing(set, setting.checkpoint);
   runner_group group({.checkpoint = setting.checkpoint,
                       .tp_size = setting.tp_size,
                       .activation = gpu::dtype::bf16});
   step_builder builder(group.limits());
+  std::vector<double> errors;
   for (const auto& example : set.cases) {
     const staged_case staged = stage(group, example, first_pool_row);
     const int32_t sequence = builder.add(staged.prompt, staged.rows);
     builder.advance(sequence, whole_prompt);
     builder.complete(group.run(builder.build()));
     builder.remove(sequence);
-    const double error =
-        relative_error(group.logits(0), set.tensors.at(example.name + ".last_logits").values);
-    BOOST_TEST_CONTEXT(example.name) BOOST_TEST(error < relative_tolerance_bf16_case);
-    sum_of_squares += error * error;
-    largest = std::max(largest, error);
+    if (uncertain.contains(example.name)) continue;
+    errors.push_back(
+        relative_error(group.logits(0), set.tensors.at(example.name + ".last_logits").values));
+    BOOST_TEST_CONTEXT(example.name) BOOST_TEST(errors.back() < relative_tolerance_bf16_case);
   }
-  const double root_mean_square = std::sqrt(sum_of_squares / static_cast<double>(set.cases.size()));
+  double sum_of_squares = 0;
+  for (const double error : errors) sum_of_squares += error * error;
+  const double root_mean_square = std::sqrt(sum_of_squares / static_cast<double>(errors.size()));
   BOOST_TEST_MESSAGE(setting << ": relative error of bf16 logits " << root_mean_square
-                             << ", largest of a case " << largest);
+                             << ", largest of a case " << std::ranges::max(errors) << ", "
+                             << uncertain.size() << " cases left out");
   BOOST_TEST(root_mean_square < relative_tolerance_bf16_set);
+  BOOST_TEST(uncertain.size() <= 1U);
 }
 
 // The failure this excludes: a graph captured without deepstack answers every request, but without

@@ -58,6 +58,17 @@ BOOST_AUTO_TEST_CASE(decodes_come_first_and_prefills_take_the_rest) {
   BOOST_TEST(step.num_rows() == 2);
 }
 
+BOOST_AUTO_TEST_CASE(prefills_beside_decodes_keep_to_their_bound_and_alone_they_do_not) {
+  limits.max_prefill_tokens_beside_decode = 3;
+  submit_text(1, 12, 2);
+  BOOST_TEST(chunk_sizes(plan_step()) == sizes({12}), boost::test_tools::per_element());
+  complete();
+  submit_text(2, 20, 8);
+  BOOST_TEST(chunk_sizes(plan_step()) == sizes({1, 3}), boost::test_tools::per_element());
+  complete();
+  BOOST_TEST(chunk_sizes(plan_step()) == sizes({16}), boost::test_tools::per_element());
+}
+
 BOOST_AUTO_TEST_CASE(decodes_that_fill_the_step_leave_a_token_to_the_oldest_prompt) {
   limits.plan.max_num_batched_tokens = 2;
   limits.plan.token_buckets = {1, 2};

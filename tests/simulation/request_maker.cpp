@@ -40,6 +40,7 @@ scheduling::planner_limits make_limits(random_engine& random) {
   limits.end_token_ids = {3, 17};
   limits.max_waiting_requests = pick(random, 4, 20);
   limits.max_waiting_tokens = pick(random, 60, 600);
+  limits.max_prefill_tokens_beside_decode = chance(random, 30) ? pick(random, 1, 10) : 0;
   limits.max_preemptions = pick(random, 0, 3);
   limits.max_replays = pick(random, 0, 3);
   limits.prefix_cache = chance(random, 90);

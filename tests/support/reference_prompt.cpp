@@ -47,14 +47,15 @@ plan::prompt prompt_of(const reference_case& example, const config::model_config
 }
 
 std::vector<model::patch_rows> patches_of(const reference_case& example,
-                                          const config::preprocessor_config& config) {
+                                          const config::preprocessor_config& config,
+                                          gpu::dtype type) {
   std::vector<model::patch_rows> pictures;
   for (const auto& path : example.images)
-    pictures.push_back(model::process_image(decode(path), config));
+    pictures.push_back(model::process_image(decode(path), config, type));
   if (example.video) {
     std::vector<model::rgb_image> frames;
     for (const auto& path : example.video->frames) frames.push_back(decode(path));
-    pictures.push_back(model::process_video(frames, config));
+    pictures.push_back(model::process_video(frames, config, type));
   }
   return pictures;
 }

@@ -17,7 +17,8 @@ plan::prompt prompt_of(const reference_case& example, const config::model_config
 
 /// Its pictures or its clip, decoded and processed here.
 std::vector<model::patch_rows> patches_of(const reference_case& example,
-                                          const config::preprocessor_config& config);
+                                          const config::preprocessor_config& config,
+                                          gpu::dtype type = gpu::dtype::f32);
 /// The same from the reference's own pixels, where the set has them; else empty.
 std::vector<model::patch_rows> reference_patches_of(const reference_set& set,
                                                     const reference_case& example);
