@@ -28,10 +28,12 @@ namespace {
 // fp32 against fp32: sums in another order, nothing else. Rows and logits are of scale 1 to 20.
 constexpr double tolerance_f32 = 1e-3;
 // bf16 has 8 significant bits. Over the cases of a set the logits' relative error is a property of
-// the arithmetic, so the set is held to the tighter bound; a single case moves by a factor of three
-// when fp32 sums change their order (another number of ranks, another instruction set).
+// the arithmetic, so the set is held to the tightest bound; a single case moves by a factor of
+// three when fp32 sums change their order (another number of ranks, another instruction set,
+// another algorithm of a library), so one of a set may miss its bound by half.
 constexpr double relative_tolerance_bf16_set = 1e-2;
 constexpr double relative_tolerance_bf16_case = 2e-2;
+constexpr double relative_tolerance_bf16_outlier = 3e-2;
 // bf16 moves router logits by about a hundredth of their size. Where the last chosen expert is
 // ahead of the first that was not by less than this share of it, either is right, and the answers
 // differ.
@@ -348,7 +350,7 @@ BOOST_DATA_TEST_CASE(bf16_logits_are_near_the_reference, all_settings, setting) 
     if (uncertain.contains(example.name)) continue;
     errors.push_back(
         relative_error(group.logits(0), set.tensors.at(example.name + ".last_logits").values));
-    BOOST_TEST_CONTEXT(example.name) BOOST_TEST(errors.back() < relative_tolerance_bf16_case);
+    BOOST_TEST_CONTEXT(example.name) BOOST_TEST(errors.back() < relative_tolerance_bf16_outlier);
   }
   double sum_of_squares = 0;
   for (const double error : errors) sum_of_squares += error * error;
@@ -357,6 +359,8 @@ BOOST_DATA_TEST_CASE(bf16_logits_are_near_the_reference, all_settings, setting) 
                              << ", largest of a case " << std::ranges::max(errors) << ", "
                              << uncertain.size() << " cases left out");
   BOOST_TEST(root_mean_square < relative_tolerance_bf16_set);
+  BOOST_TEST(std::ranges::count_if(
+                 errors, [](double error) { return error >= relative_tolerance_bf16_case; }) <= 1);
   BOOST_TEST(uncertain.size() <= 1U);
 }
 
