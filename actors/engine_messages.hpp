@@ -132,6 +132,7 @@ struct schedule_request {
 struct get_scheduler_statistics {};
 struct scheduler_statistics {
   scheduling::planner_statistics planner;
+  scheduling::verification_statistics verification;
   int64_t graph_captures_after_start = 0;     // the most of any shard's process
   int64_t arena_allocations_after_start = 0;
 };
@@ -190,14 +191,24 @@ struct shard_progress {
   loading_progress progress;
 };
 
+/// What a shard does with a plan.
+enum class step_order : uint8_t {
+  replay,    // the bucket's graph
+  eager,     // the same kernels without the graph
+  verified,  // the graph, then the same kernels without it: what these gave is the result
+  recheck,   // the plan is the one that ran last: the same kernels once more, without the graph
+};
+
 /// A step for every rank. Never copied inside a process; encoded once per rank that lives in another.
 struct run_step {
   std::shared_ptr<const plan::step_plan> plan;
+  step_order order = step_order::replay;
 };
 struct step_completed {
   plan::step_result result;
   int64_t graph_captures_after_start = 0;  // of the shard's process, since its first step
   int64_t arena_allocations_after_start = 0;
+  std::string difference;                  // verified, recheck: what the graph got wrong; empty: nothing
 };
 
 /// The first message a shard process takes: nothing else is answered before it.
@@ -350,12 +361,12 @@ typename Inspector::result_type inspect(Inspector& f, run_step& x) {
     x.plan = std::make_shared<const plan::step_plan>(*std::move(plan));
     return caf::none;
   };
-  return f(caf::meta::type_name("run_step"), bytes, caf::meta::load_callback(decode));
+  return f(caf::meta::type_name("run_step"), bytes, x.order, caf::meta::load_callback(decode));
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, step_completed& x) {
   return f(caf::meta::type_name("step_completed"), x.result, x.graph_captures_after_start,
-           x.arena_allocations_after_start);
+           x.arena_allocations_after_start, x.difference);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, open_door& x) {

@@ -71,6 +71,7 @@ const char* code_of(scheduling::rejection why) {
 engine_status complete_status(engine_status status, const scheduler_statistics& scheduler,
                               const vision_statistics& vision) {
   status.planner = scheduler.planner;
+  status.verification = scheduler.verification;
   status.vision_rows_total = vision.rows_total;
   status.vision_rows_used = vision.rows_used;
   status.images_encoded = vision.images_encoded;

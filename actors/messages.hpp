@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/scheduling/step_planner.hpp"
+#include "actors/scheduling/verification_schedule.hpp"
 #include "model/plan/prompt.hpp"
 #include "model/plan/sampling_params.hpp"
 #include "model/plan/step_plan.hpp"
@@ -124,6 +125,7 @@ struct engine_status {
   int64_t vision_rows_total = 0, vision_rows_used = 0;
   int64_t images_encoded = 0, images_reused = 0;
   int64_t graph_captures_after_start = 0, arena_allocations_after_start = 0;
+  scheduling::verification_statistics verification;
 };
 
 struct tokenize_text {

@@ -34,7 +34,10 @@ std::string disagreement(const plan::step_plan& plan, int32_t rank, const plan::
 }  // namespace
 
 scheduler_core::scheduler_core(self_pointer self, scheduler_options options)
-    : self_(self), options_(std::move(options)), planner_(options_.limits) {}
+    : self_(self),
+      options_(std::move(options)),
+      planner_(options_.limits),
+      verification_(options_.verify_every) {}
 
 scheduling::time_point scheduler_core::now() const { return self_->clock().now(); }
 
@@ -83,23 +86,47 @@ void scheduler_core::keep_ticking() {
 
 void scheduler_core::advance() {
   // Plan first, tell afterwards: shards must not wait for clients.
-  while (group_) {
+  while (group_ && !distrusted_) {
     auto plan = planner_.plan_step();
     if (!plan) break;
     dispatch(*std::move(plan));
   }
+  recheck_in_pause();
   deliver_events();
 }
 
 void scheduler_core::dispatch(plan::step_plan plan) {
   const auto shared = std::make_shared<const plan::step_plan>(std::move(plan));
+  const auto order = order_for(*shared);
+  last_replayed_ = order == step_order::replay ? shared : nullptr;
+  send(shared, order);
+}
+
+step_order scheduler_core::order_for(const plan::step_plan& plan) {
+  if (quarantined_.contains(plan.bucket_tokens)) return step_order::eager;
+  return verification_.verifies_next() ? step_order::verified : step_order::replay;
+}
+
+/// A step that read visual rows may not be repeated once it is complete: its rows may hold another picture.
+void scheduler_core::recheck_in_pause() {
+  if (!group_ || !steps_.empty() || !last_replayed_ || !verification_.wants_pause()) return;
+  const auto last = std::exchange(last_replayed_, nullptr);
+  if (std::ranges::any_of(last->row_map, [](int32_t row) { return row >= 0; })) return;
+  verification_.verified_in_pause();
+  send(last, step_order::recheck);
+}
+
+void scheduler_core::send(std::shared_ptr<const plan::step_plan> shared, step_order order) {
   const auto num_ranks = group_->shards.size();
-  steps_.push_back({shared, std::vector<bool>(num_ranks, false), num_ranks, std::nullopt});
+  steps_.push_back({.plan = shared,
+                    .order = order,
+                    .reported = std::vector<bool>(num_ranks, false),
+                    .missing = num_ranks});
   // A step waits for those before it: each of them has its own time.
   const auto timeout = options_.step_timeout * static_cast<int64_t>(steps_.size());
   for (size_t i = 0; i < num_ranks; ++i) {
     const auto rank = static_cast<int32_t>(i);
-    self_->request(group_->shards[i], timeout, run_step{shared})
+    self_->request(group_->shards[i], timeout, run_step{shared, order})
         .then([this, rank, epoch = shared->epoch](
                   const step_completed& completed) { take_result(rank, epoch, completed); },
               [this, rank, epoch = shared->epoch, step = shared->step](const caf::error& failure) {
@@ -123,6 +150,8 @@ void scheduler_core::take_result(int32_t rank, uint64_t epoch, const step_comple
   step->reported[static_cast<size_t>(rank)] = true;
   --step->missing;
   if (!step->result) step->result = result;
+  if (step->difference.empty() && !completed.difference.empty())
+    step->difference = fmt::format("rank {}: {}", rank, completed.difference);
   graph_captures_after_start_ =
       std::max(graph_captures_after_start_, completed.graph_captures_after_start);
   arena_allocations_after_start_ =
@@ -133,11 +162,39 @@ void scheduler_core::take_result(int32_t rank, uint64_t epoch, const step_comple
 void scheduler_core::finish_steps() {
   bool finished = false;
   while (!steps_.empty() && steps_.front().missing == 0) {
-    planner_.complete(*steps_.front().result);
+    finish(steps_.front());
     steps_.pop_front();
     finished = true;
   }
+  if (distrusted_ && steps_.empty()) {
+    distrusted_ = false;
+    planner_.recompute();
+  }
   if (finished) advance();
+}
+
+void scheduler_core::finish(const step_in_flight& done) {
+  // Of steps that ran behind a wrong one nothing counts.
+  if (!distrusted_ && done.order != step_order::recheck) planner_.complete(*done.result);
+  if (done.order == step_order::verified || done.order == step_order::recheck) ++steps_verified_;
+  if (!done.difference.empty()) quarantine(done);
+}
+
+void scheduler_core::quarantine(const step_in_flight& wrong) {
+  ++mismatches_;
+  distrusted_ = true;
+  if (!quarantined_.insert(wrong.plan->bucket_tokens).second) return;
+  spdlog::error(
+      "step {} of epoch {}: the graph of {} tokens gives another result than its kernels without a graph "
+      "({}); it is quarantined, and running requests are recomputed",
+      wrong.plan->step, wrong.plan->epoch, wrong.plan->bucket_tokens, wrong.difference);
+}
+
+void scheduler_core::forget_steps() {
+  steps_.clear();
+  last_replayed_.reset();
+  quarantined_.clear();  // a new group captures new graphs
+  distrusted_ = false;
 }
 
 void scheduler_core::take_failure(int32_t rank, uint64_t epoch, uint64_t step,
@@ -152,7 +209,7 @@ void scheduler_core::use_group(const group_ready& group) {
   if (group.epoch < epoch_ || (group_ && group.epoch == epoch_)) return;
   group_ = group;
   epoch_ = group.epoch;
-  steps_.clear();
+  forget_steps();
   planner_.reset(epoch_);
   advance();
 }
@@ -162,7 +219,7 @@ void scheduler_core::lose_group(const group_lost& lost) {
   // Tokens that never reached the planner are computed again, the same ones. Starting over at once lets
   // cancellations and deadlines take effect while there is no group.
   group_.reset();
-  steps_.clear();
+  forget_steps();
   planner_.reset(++epoch_);
   advance();
 }
@@ -234,7 +291,10 @@ void scheduler_core::take_media_failure(request_id id, int32_t attempt, const ca
 }
 
 scheduler_statistics scheduler_core::statistics() const {
-  return {planner_.statistics(), graph_captures_after_start_, arena_allocations_after_start_};
+  return {planner_.statistics(),
+          {steps_verified_, mismatches_, static_cast<int32_t>(quarantined_.size())},
+          graph_captures_after_start_,
+          arena_allocations_after_start_};
 }
 
 scheduler_actor::behavior_type scheduler(scheduler_actor::stateful_pointer<scheduler_state> self,

@@ -2,6 +2,7 @@
 
 #include "actors/engine_messages.hpp"
 #include "actors/scheduling/step_planner.hpp"
+#include "actors/scheduling/verification_schedule.hpp"
 
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
@@ -10,6 +11,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -19,6 +21,7 @@ namespace troupe::actors {
 struct scheduler_options {
   scheduling::planner_limits limits;
   std::chrono::milliseconds step_timeout{30'000};  // a shard silent for longer is lost
+  int32_t verify_every = 0;  // one of so many steps also runs without its graph, to compare; 0: none
   detokenizer_actor detokenizer;
   vision_encoder_actor vision_encoder;
 };
@@ -27,6 +30,11 @@ struct scheduler_options {
 /// them, gives each planned step to all ranks, and takes a step's result only if every rank reports the
 /// plan's digest and the same tokens. Whatever else happens to a step loses the whole group: the planner
 /// then starts over from what the clients already have, as soon as the supervisor brings a new group.
+///
+/// It also says how each step is run: by its bucket's graph, or, for a sample of them, also without it to
+/// compare. A graph that gives other bits is quarantined: its bucket runs without it for the rest of the
+/// group's life. What clients got of a verified step is what ran without a graph; what graphs computed
+/// before it is not trusted any more: all running requests are recomputed from the tokens already sent.
 class scheduler_core {
  public:
   using self_pointer = scheduler_actor::stateful_pointer<struct scheduler_state>;
@@ -54,17 +62,25 @@ class scheduler_core {
   /// A step that every rank works on or will.
   struct step_in_flight {
     std::shared_ptr<const plan::step_plan> plan;
-    std::vector<bool> reported;                // [rank]
-    size_t missing = 0;                        // ranks that have not reported
-    std::optional<plan::step_result> result;   // of the first rank that did
+    step_order order = step_order::replay;
+    std::vector<bool> reported = {};               // [rank]
+    size_t missing = 0;                            // ranks that have not reported
+    std::optional<plan::step_result> result = {};  // of the first rank that did
+    std::string difference = {};                   // what a rank's graph got wrong
   };
 
   scheduling::time_point now() const;
   void advance();
   void dispatch(plan::step_plan plan);
+  step_order order_for(const plan::step_plan& plan);
+  void send(std::shared_ptr<const plan::step_plan> plan, step_order order);
+  void recheck_in_pause();
   void take_result(int32_t rank, uint64_t epoch, const step_completed& completed);
   void take_failure(int32_t rank, uint64_t epoch, uint64_t step, const caf::error& failure);
   void finish_steps();
+  void finish(const step_in_flight& done);
+  void quarantine(const step_in_flight& wrong);
+  void forget_steps();
   void lose(std::string reason);
   void deliver_events();
   void acquire_media(request_id id);
@@ -80,6 +96,14 @@ class scheduler_core {
   std::optional<group_ready> group_;  // empty while there is none to run steps
   uint64_t epoch_ = 0;                // of the planner
   std::deque<step_in_flight> steps_;  // oldest first
+
+  scheduling::verification_schedule verification_;
+  std::shared_ptr<const plan::step_plan> last_replayed_;  // nothing else ran since
+  std::set<int32_t> quarantined_;                         // buckets whose graph is not used
+  bool distrusted_ = false;  // a graph got something wrong; no step is planned before all have ended
+  int64_t steps_verified_ = 0;
+  int64_t mismatches_ = 0;
+
   std::unordered_map<request_id, admitted> requests_;
   bool ticking_ = false;
   int64_t graph_captures_after_start_ = 0;

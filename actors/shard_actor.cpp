@@ -61,7 +61,7 @@ config::model_config model_of(const weight_source& source) {
 }
 
 std::unique_ptr<model::model_runner> make_runner(const shard_options& options,
-                                                 const backend_factory& make_backend,
+                                                 const gpu::backend_factory& make_backend,
                                                  const progress_report& report) {
   const auto model = model_of(options.weights);
   gpu::use_device(options.backend);
@@ -79,7 +79,7 @@ std::unique_ptr<model::model_runner> make_runner(const shard_options& options,
 }
 
 shard_opened open(shard_state& state, const shard_options& options,
-                  const backend_factory& make_backend, const progress_report& report) {
+                  const gpu::backend_factory& make_backend, const progress_report& report) {
   if (options.limits.vocab_size <= 0 || options.tp_size < 1 || options.tp_rank < 0 ||
       options.tp_rank >= options.tp_size)
     throw std::invalid_argument(fmt::format("a shard of rank {} of {} with a vocabulary of {}",
@@ -105,21 +105,34 @@ void remember_start(shard_state& state) {
   state.arena_allocations_at_start = now.arena_allocations;
 }
 
+step_completed carry_out(model::model_runner& runner, const run_step& message) {
+  const auto& plan = *message.plan;
+  step_completed completed;
+  if (message.order != step_order::recheck)
+    completed.result = runner.run(plan, message.order == step_order::eager ? model::step_mode::eager
+                                                                           : model::step_mode::graph);
+  if (message.order != step_order::verified && message.order != step_order::recheck) return completed;
+  auto verified = runner.verify(plan);
+  verified.result.elapsed_ns = completed.result.elapsed_ns;
+  completed.result = std::move(verified.result);
+  completed.difference = std::move(verified.difference);
+  return completed;
+}
+
 caf::result<step_completed> run(shard_state& state, const run_step& message) {
   if (state.runner == nullptr) return make_error(engine_error::not_open, "no model is loaded");
   if (message.plan == nullptr) return make_error(engine_error::plan_refused, "a step without a plan");
   remember_start(state);
-  auto result = state.runner->run(*message.plan);
+  auto completed = carry_out(*state.runner, message);
   const auto now = gpu::read_counters();
-  return step_completed{std::move(result), now.graph_captures - state.graph_captures_at_start,
-                        now.arena_allocations - state.arena_allocations_at_start};
+  completed.graph_captures_after_start = now.graph_captures - state.graph_captures_at_start;
+  completed.arena_allocations_after_start = now.arena_allocations - state.arena_allocations_at_start;
+  return completed;
 }
 
 }  // namespace
 
-backend_factory any_backend() { return gpu::make_operations; }
-
-shard_actor::behavior_type shard(self_pointer self, backend_factory make_backend) {
+shard_actor::behavior_type shard(self_pointer self, gpu::backend_factory make_backend) {
   return {
       [self, make_backend = std::move(make_backend)](const open_shard& message) {
         const auto report = report_to(self, message.options.tp_rank);

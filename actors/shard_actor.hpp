@@ -2,23 +2,15 @@
 
 #include "actors/engine_messages.hpp"
 #include "gpu/backend.hpp"
-#include "gpu/operations.hpp"
 #include "model/model_runner.hpp"
 
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 
 namespace troupe::actors {
-
-/// Makes a backend on the calling thread, which then belongs to it.
-using backend_factory =
-    std::function<std::unique_ptr<gpu::operations>(const gpu::backend_options&)>;
-/// Whatever the options ask for.
-backend_factory any_backend();
 
 struct shard_state {
   std::unique_ptr<model::model_runner> runner;
@@ -31,6 +23,6 @@ struct shard_state {
 /// One tensor-parallel rank: owns its runner on one thread for life (spawned detached, in the node's process
 /// or in one of its own). Runs the plans it is given or says why not; decides nothing.
 shard_actor::behavior_type shard(shard_actor::stateful_pointer<shard_state> self,
-                                 backend_factory make_backend);
+                                 gpu::backend_factory make_backend);
 
 }  // namespace troupe::actors

@@ -98,7 +98,7 @@ struct door_state {
 /// node that started us never errs.
 shard_door_actor::behavior_type shard_door(shard_door_actor::stateful_pointer<door_state> self,
                                            std::string secret) {
-  self->state.shard = self->spawn<caf::detached + caf::linked>(shard, any_backend());
+  self->state.shard = self->spawn<caf::detached + caf::linked>(shard, gpu::make_operations);
   return {[self, secret = std::move(secret)](const open_door& greeting) -> caf::result<shard_actor> {
     if (!equal_in_constant_time(greeting.secret, secret)) {
       spdlog::error("somebody connected to this shard without its secret");
@@ -237,7 +237,7 @@ shard_launcher_actor::behavior_type shard_process_launcher(launcher_pointer self
 }
 
 shard_launcher_actor::behavior_type shard_thread_launcher(shard_launcher_actor::pointer self,
-                                                          backend_factory make_backend) {
+                                                          gpu::backend_factory make_backend) {
   return {[self, make_backend = std::move(make_backend)](const launch_shard& launch) -> shard_launched {
     return {self->spawn<caf::detached + caf::linked>(shard, make_backend),
             launch.symmetric_descriptors, launch.visual_pool_descriptor};

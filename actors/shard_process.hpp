@@ -69,6 +69,6 @@ shard_launcher_actor::behavior_type shard_process_launcher(
 
 /// Starts a shard as a detached actor of this process. It ends with the launcher.
 shard_launcher_actor::behavior_type shard_thread_launcher(shard_launcher_actor::pointer self,
-                                                          backend_factory make_backend);
+                                                          gpu::backend_factory make_backend);
 
 }  // namespace troupe::actors

@@ -111,7 +111,8 @@ system_config::system_config() {
 }
 
 struct engine::state {
-  state(caf::actor_system& home, const config::engine_config& settings);
+  state(caf::actor_system& home, const config::engine_config& settings,
+        gpu::backend_factory shard_backends);
   ~state();
 
   void spawn_all();
@@ -130,6 +131,7 @@ struct engine::state {
   std::function<shard_launcher_actor(caf::actor_system&)> launcher() const;
 
   caf::actor_system& system;
+  const gpu::backend_factory make_backend;
   const placement where;
   const config::engine_config config;
   const std::shared_ptr<const config::checkpoint_config> checkpoint;
@@ -143,8 +145,10 @@ struct engine::state {
   std::vector<std::pair<const char*, caf::actor>> actors;
 };
 
-engine::state::state(caf::actor_system& home, const config::engine_config& settings)
+engine::state::state(caf::actor_system& home, const config::engine_config& settings,
+                     gpu::backend_factory shard_backends)
     : system(home),
+      make_backend(std::move(shard_backends)),
       where(place(settings)),
       config(with_device_defaults(settings, where.device)),
       checkpoint(std::make_shared<const config::checkpoint_config>(
@@ -260,6 +264,8 @@ scheduler_actor engine::state::make_scheduler(const detokenizer_actor& detokeniz
   options.limits.max_prefill_tokens_beside_decode = config.limits.max_prefill_tokens_beside_decode;
   options.limits.prefix_cache = config.limits.prefix_cache;
   options.step_timeout = config.limits.step_timeout;
+  // Without graphs there is nothing to verify.
+  options.verify_every = config.limits.eager ? 0 : config.limits.verify_every;
   options.detokenizer = detokenizer;
   options.vision_encoder = encoder;
   return system.spawn(scheduler, std::move(options));
@@ -291,7 +297,9 @@ supervisor_options engine::state::supervise(const inner_gateway_actor& front,
 
 std::function<shard_launcher_actor(caf::actor_system&)> engine::state::launcher() const {
   if (config.parallel.isolation == config::isolation_mode::thread)
-    return [](caf::actor_system& home) { return home.spawn(shard_thread_launcher, any_backend()); };
+    return [backends = make_backend](caf::actor_system& home) {
+      return home.spawn(shard_thread_launcher, backends);
+    };
   shard_process_launcher_options options;
   options.program = config.parallel.shard_program.empty() ? "/proc/self/exe"
                                                           : config.parallel.shard_program;
@@ -318,8 +326,9 @@ engine::state::~state() {
   for (const auto& [name, actor] : actors) stop(actor, name, deadline);
 }
 
-engine::engine(caf::actor_system& system, const config::engine_config& config)
-    : state_(std::make_unique<state>(system, config)) {}
+engine::engine(caf::actor_system& system, const config::engine_config& config,
+               gpu::backend_factory make_backend)
+    : state_(std::make_unique<state>(system, config, std::move(make_backend))) {}
 engine::~engine() = default;
 engine::engine(engine&&) noexcept = default;
 

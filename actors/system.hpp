@@ -3,6 +3,7 @@
 #include "actors/messages.hpp"
 #include "config/engine_config.hpp"
 #include "config/model_config.hpp"
+#include "gpu/backend.hpp"
 #include "model/tokenizer/tokenizer.hpp"
 
 #include <caf/actor_system.hpp>
@@ -28,7 +29,10 @@ class engine {
   /// Spawns and wires gateway, tokenizer, vision encoder, scheduler, shards, detokenizer and supervisor as
   /// the configuration says. Returns at once: loading goes on in the background, `get_status` tells how
   /// far. Throws config::error for a configuration or checkpoint that cannot work.
-  engine(caf::actor_system& system, const config::engine_config& config);
+  ///
+  /// `make_backend` makes the backends of shards that are threads (tests).
+  engine(caf::actor_system& system, const config::engine_config& config,
+         gpu::backend_factory make_backend = gpu::make_operations);
   ~engine();
   engine(engine&&) noexcept;
 

@@ -51,6 +51,7 @@ struct engine_config {
     std::chrono::milliseconds step_timeout{30'000};  // a shard silent for longer is lost
     bool prefix_cache = true;
     bool eager = false;
+    int32_t verify_every = 0;  // one of so many steps also runs without its graph, to compare; 0: none
     bool mask_unused_tokens = true;  // never sample ids without a token or vision sentinels
   } limits;
 

@@ -83,6 +83,8 @@ void add_step_limits(std::vector<setting>& table) {
                  "reuse KV blocks of equal prefixes", {"--no-enable-prefix-caching"});
   limits.boolean("eager", &settings::eager, {"--eager", "--enforce-eager"},
                  "run the same kernels without graphs");
+  limits.count("verify_every", &settings::verify_every, {0, mib}, or_auto::no, {"--verify-every"},
+               "run one of so many steps also without its graph and compare; 0: none");
   limits.boolean("mask_unused_tokens", &settings::mask_unused_tokens, {"--mask-unused-tokens"},
                  "never sample ids without a token or vision sentinels",
                  {"--no-mask-unused-tokens"});

@@ -2,6 +2,7 @@
 
 #include "gpu/operations.hpp"
 
+#include <functional>
 #include <memory>
 
 namespace troupe::gpu {
@@ -25,6 +26,9 @@ void use_device(const backend_options& options);
 
 /// A backend for the calling thread, after `use_device`. Throws gpu::error.
 std::unique_ptr<operations> make_operations(const backend_options& options);
+
+/// Makes a backend for the calling thread, as `make_operations` does.
+using backend_factory = std::function<std::unique_ptr<operations>(const backend_options&)>;
 
 struct cpu_options {
   int32_t num_threads = 1;  // of this rank's team; the thread that calls the operations included

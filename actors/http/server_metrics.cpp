@@ -85,6 +85,13 @@ void write_engine(prometheus_writer& out, const actors::engine_status& engine, i
   out.counter({"arena_allocations_after_start_total",
                "Allocations in sealed arenas after start: expected none."},
               static_cast<double>(engine.arena_allocations_after_start));
+  out.counter({"verified_steps_total", "Steps run a second time without their graph to compare."},
+              static_cast<double>(engine.verification.steps_verified));
+  out.counter({"verification_mismatches_total",
+               "Verified steps whose graph gave another result: expected none."},
+              static_cast<double>(engine.verification.mismatches));
+  out.gauge({"quarantined_graphs", "Token buckets that run without their graph: expected none."},
+            engine.verification.graphs_quarantined);
   out.gauge({"load_ratio", "How far loading has come, 0 to 1."}, engine.percent / 100);
 }
 

@@ -62,19 +62,38 @@ actors::vision_tower_actor::behavior_type fake_tower(
 
 struct fake_shard_state {
   std::optional<simulation::toy_shard> model;
+  plan::step_result last;  // without anything a graph got wrong
   actors::shard_options options;
   uint64_t next_step = 1;
   std::vector<caf::typed_response_promise<actors::step_completed>> unanswered;
 };
 
 /// As strict as a real shard: runs exactly the next step of its epoch, or refuses.
-std::string refusal_of(const plan::step_plan& plan, const fake_shard_state& state) {
+std::string refusal_of(const plan::step_plan& plan, actors::step_order order,
+                       const fake_shard_state& state) {
   if (plan.epoch != state.options.epoch)
     return fmt::format("epoch {}, expected {}", plan.epoch, state.options.epoch);
-  if (plan.step != state.next_step)
-    return fmt::format("step {}, expected {}", plan.step, state.next_step);
+  const uint64_t expected = state.next_step - (order == actors::step_order::recheck ? 1 : 0);
+  if (plan.step != expected) return fmt::format("step {}, expected {}", plan.step, expected);
   const auto faults = plan::faults(plan, state.options.limits);
   return faults.empty() ? std::string{} : faults.front();
+}
+
+/// Graphs of some buckets sample wrong tokens; without a graph every step is right.
+actors::step_completed carry_out(const actors::run_step& message, fake_shard_state& state,
+                                 fake_machine& machine) {
+  const auto& plan = *message.plan;
+  const bool broken = machine.behave.broken_graphs.contains(plan.bucket_tokens);
+  if (message.order != actors::step_order::recheck) {
+    ++state.next_step;
+    state.last = state.model->run(plan, machine.pool, machine.behave.broken_logits);
+  }
+  actors::step_completed completed{state.last, 0, 0, {}};
+  if (message.order == actors::step_order::replay && broken)
+    for (int32_t& token : completed.result.tokens) token ^= 1;
+  if (message.order == actors::step_order::verified || message.order == actors::step_order::recheck)
+    completed.difference = broken ? "told to differ" : "";
+  return completed;
 }
 
 actors::shard_actor::behavior_type fake_shard(
@@ -94,17 +113,16 @@ actors::shard_actor::behavior_type fake_shard(
         auto& state = self->state;
         if (machine->behave.shards_are_silent)
           return state.unanswered.emplace_back(self->make_response_promise<actors::step_completed>());
-        if (auto why = refusal_of(*message.plan, state); !why.empty()) {
+        if (auto why = refusal_of(*message.plan, message.order, state); !why.empty()) {
           machine->seen.refused_plans.push_back(why);
           return actors::make_error(actors::engine_error::plan_refused, why);
         }
-        ++state.next_step;
         const auto [seen, first] = machine->seen.plans.try_emplace(
             {message.plan->epoch, message.plan->step}, message.plan->content);
         machine->seen.ranks_saw_different_plans |= !first && seen->second != message.plan->content;
         machine->seen.steps += state.options.tp_rank == 0;
-        actors::step_completed completed{
-            state.model->run(*message.plan, machine->pool, machine->behave.broken_logits), 0, 0};
+        machine->seen.orders[message.order] += state.options.tp_rank == 0;
+        auto completed = carry_out(message, state, *machine);
         if (machine->behave.on_step)
           return machine->behave.on_step(state.options.tp_rank, std::move(completed));
         return completed;
@@ -240,6 +258,7 @@ void engine_bench::spawn_actors() {
   planning.limits.max_waiting_requests = options_.max_waiting_requests;
   planning.limits.max_waiting_tokens = 100'000;
   planning.step_timeout = std::chrono::milliseconds{5'000};
+  planning.verify_every = options_.verify_every;
   planning.detokenizer = detokenizer;
   planning.vision_encoder = encoder;
   scheduler = system_.spawn(actors::scheduler, std::move(planning));

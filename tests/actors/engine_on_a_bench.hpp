@@ -19,6 +19,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,6 +38,7 @@ struct fake_behaviours {
   /// What a rank reports instead of its honest result.
   std::function<caf::result<actors::step_completed>(int32_t rank, actors::step_completed honest)> on_step;
   std::function<gpu::digest128(int32_t rank, uint64_t epoch)> graphs;
+  std::set<int32_t> broken_graphs;  // buckets: what all ranks' graphs sample is wrong
   std::vector<simulation::broken_logits> broken_logits;
 };
 
@@ -47,6 +49,7 @@ struct fake_records {
   std::vector<plan::media_digest> encoded;      // in the order of the tower
   int32_t pictures_processed = 0;
   int64_t steps = 0;                            // run by rank 0
+  std::map<actors::step_order, int64_t> orders; // of rank 0's
   std::vector<std::string> refused_plans;       // why
   std::map<std::pair<uint64_t, uint64_t>, plan::digest> plans;  // by epoch and step, as the first rank saw it
   bool ranks_saw_different_plans = false;
@@ -70,6 +73,7 @@ struct bench_options {
   int32_t max_waiting_requests = 16;
   int64_t max_model_len = 256;
   std::chrono::milliseconds request_deadline{60'000};
+  int32_t verify_every = 0;
 };
 
 /// Deterministic without threads; renders our errors.

@@ -3,6 +3,7 @@
 #include "config/error.hpp"
 #include "config/model_config.hpp"
 #include "reference_requests.hpp"
+#include "support/broken_graphs.hpp"
 
 #include <boost/test/data/monomorphic.hpp>
 #include <boost/test/data/test_case.hpp>
@@ -46,8 +47,11 @@ config::engine_config config_for(const std::string& checkpoint, int32_t ranks,
 }
 
 struct running_engine {
-  explicit running_engine(const config::engine_config& config)
-      : system(settings), engine(system, config), checkpoint(config::read_checkpoint_config(config)) {
+  explicit running_engine(const config::engine_config& config,
+                          gpu::backend_factory make_backend = gpu::make_operations)
+      : system(settings),
+        engine(system, config, std::move(make_backend)),
+        checkpoint(config::read_checkpoint_config(config)) {
     engine.wait_ready(120s);
   }
   actors::system_config settings;
@@ -191,6 +195,33 @@ BOOST_AUTO_TEST_CASE(the_engine_that_runs_on_threads_takes_no_memory_and_capture
   BOOST_TEST(status.images_reused > 0);
   BOOST_TEST(status.vision_rows_used == 0);
   BOOST_TEST(status.planner.blocks_held == 0);
+}
+
+BOOST_DATA_TEST_CASE(graphs_without_deepstack_are_found_and_no_client_notices,
+                     boost::unit_test::data::make({1, 2}), ranks) {
+  auto config = config_for("tiny", ranks, config::isolation_mode::thread);
+  config.limits.verify_every = 1;
+  running_engine running(config, [](const gpu::backend_options& options) {
+    return std::make_unique<testing::deepstackless_graphs>(gpu::make_operations(options));
+  });
+  check_reference(running, "ref-tiny");
+  const auto found = status_of(running).verification;
+  BOOST_TEST(found.steps_verified > 0);
+  BOOST_TEST(found.mismatches > 0);
+  BOOST_TEST(found.graphs_quarantined > 0);
+  BOOST_TEST(status_of(running).planner.replays == 0);  // no group was lost
+}
+
+BOOST_AUTO_TEST_CASE(sound_graphs_differ_in_no_verified_step) {
+  auto config = config_for("tiny", 2, config::isolation_mode::process);
+  config.limits.verify_every = 3;
+  running_engine running(config);
+  check_reference(running, "ref-tiny");
+  const auto status = status_of(running);
+  BOOST_TEST(status.verification.steps_verified >= status.planner.steps / 3);
+  BOOST_TEST(status.verification.mismatches == 0);
+  BOOST_TEST(status.graph_captures_after_start == 0);
+  BOOST_TEST(status.arena_allocations_after_start == 0);
 }
 
 BOOST_AUTO_TEST_CASE(an_engine_that_ends_fails_what_still_runs) {

@@ -116,7 +116,9 @@ BOOST_AUTO_TEST_CASE(a_step_arrives_with_its_digest) {
   plan.max_blocks_per_sequence = 4;
   plan.block_tables = {3, 0, 0, 0};
   plan.content = plan::compute_digest(plan);
-  const auto got = through(actors::run_step{std::make_shared<const plan::step_plan>(plan)});
+  const auto got = through(
+      actors::run_step{std::make_shared<const plan::step_plan>(plan), actors::step_order::verified});
+  BOOST_TEST((got.order == actors::step_order::verified));
   BOOST_REQUIRE(got.plan != nullptr);
   BOOST_TEST((plan::compute_digest(*got.plan) == plan.content));
   BOOST_TEST(got.plan->block_tables == plan.block_tables);
@@ -127,6 +129,7 @@ BOOST_AUTO_TEST_CASE(a_result_arrives_whole) {
   sent.result = {2, 5, {7, 8}, {42, -1}, {{-0.5F, {1, 2}, {-0.5F, -1.5F}}, {}}, 999};
   sent.graph_captures_after_start = 3;
   sent.arena_allocations_after_start = 4;
+  sent.difference = "row 0 has other logits";
   const auto got = through(sent);
   BOOST_TEST(got.result.epoch == 2U);
   BOOST_TEST(got.result.step == 5U);
@@ -136,6 +139,7 @@ BOOST_AUTO_TEST_CASE(a_result_arrives_whole) {
   BOOST_TEST(got.result.elapsed_ns == 999);
   BOOST_TEST(got.graph_captures_after_start == 3);
   BOOST_TEST(got.arena_allocations_after_start == 4);
+  BOOST_TEST(got.difference == sent.difference);
 }
 
 BOOST_AUTO_TEST_CASE(a_secret_arrives) {
