@@ -90,7 +90,7 @@ void write_picture(const std::string& path, const std::vector<gpu::kernel_run>& 
 
 }  // namespace
 
-void print_kernel_profile(const std::function<void()>& run, const std::string& picture) {
+double print_kernel_profile(const std::function<void()>& run, const std::string& picture) {
   const auto kernels = gpu::record_cuda_kernels(run);
   if (kernels.empty()) throw std::runtime_error("no kernel was recorded");
   const auto span = static_cast<double>(last_end(kernels) - kernels.front().begin_ns);
@@ -107,6 +107,7 @@ void print_kernel_profile(const std::function<void()>& run, const std::string& p
              100 * idle / span);
   fmt::print("{:<60} {:>6} {:>10.1f}\n", "first start to last end", kernels.size(), span * 1e-3);
   if (!picture.empty()) write_picture(picture, kernels, totals);
+  return span * 1e-9;
 }
 
 }  // namespace troupe::cli
