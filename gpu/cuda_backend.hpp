@@ -34,9 +34,11 @@ int64_t free_cuda_bytes(int32_t device);
 /// Makes `device` the one that this thread's arenas and operations use. Throws gpu::error.
 void use_cuda_device(int32_t device);
 
-/// What the current device can do, measured now: bytes per second that a kernel reads from memory, FLOP
-/// per second of a large cuBLASLt product of operands of `type`. Throw gpu::error.
+/// What the current device can do, measured now: bytes per second that a kernel reads from memory and that
+/// are copied to it from pinned memory, FLOP per second of a large cuBLASLt product of operands of `type`.
+/// Throw gpu::error.
 double measure_cuda_read_rate();
+double measure_cuda_copy_rate();
 double measure_cuda_matmul_rate(dtype type);
 
 /// One kernel that ran, in the device's clock.

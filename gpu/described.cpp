@@ -91,14 +91,16 @@ int64_t vision_head_dim(const tensor_view& qkv, int32_t num_heads) {
 }
 
 // Linear.
-void expect_linear_weight(const std::string& name, tensor_view weight, tensor_view bias) {
-  expect_activation(name, weight);
-  expect(weight.rank == 2 && weight.elements() > 0, "{} is {}, expected a matrix", name,
-         shape_text(weight));
-  if (bias.rank == 0) return;
-  expect_activation(name + " bias", bias);
-  expect(bias.elements() == weight.shape[0], "{} has a bias of {} elements, expected {}", name,
-         bias.elements(), weight.shape[0]);
+void expect_linear_weight(const std::string& name, const host_matrix& weight,
+                          const host_matrix& bias) {
+  const tensor_view shape = weight.view_at(nullptr), bias_shape = bias.view_at(nullptr);
+  expect_activation(name, shape);
+  expect(shape.rank == 2 && shape.elements() > 0, "{} is {}, expected a matrix", name,
+         shape_text(shape));
+  if (bias.rank() == 0) return;
+  expect_activation(name + " bias", bias_shape);
+  expect(bias_shape.elements() == weight.rows(), "{} has a bias of {} elements, expected {}", name,
+         bias_shape.elements(), weight.rows());
 }
 
 baked_operation linear(tensor_view output, tensor_view input, const linear_weight& weight,

@@ -21,7 +21,8 @@ int64_t query_heads(const tensor_view& qkv, const paged_kv& cache);
 int64_t vision_head_dim(const tensor_view& qkv, int32_t num_heads);
 
 /// What `operations::prepare_linear` is given.
-void expect_linear_weight(const std::string& name, tensor_view weight, tensor_view bias);
+void expect_linear_weight(const std::string& name, const host_matrix& weight,
+                          const host_matrix& bias);
 
 baked_operation embed(tensor_view output, tensor_view resolved_ids, tensor_view token_ids,
                       tensor_view sampled, tensor_view table, const visual_slot& slot,

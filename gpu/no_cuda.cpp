@@ -23,6 +23,7 @@ int64_t free_cuda_bytes(int32_t) { throw error(missing); }
 void use_cuda_device(int32_t) { throw error(missing); }
 
 double measure_cuda_read_rate() { throw error(missing); }
+double measure_cuda_copy_rate() { throw error(missing); }
 double measure_cuda_matmul_rate(dtype) { throw error(missing); }
 
 std::vector<kernel_run> record_cuda_kernels(const std::function<void()>&) { throw error(missing); }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "gpu/graph.hpp"
+#include "gpu/host_matrix.hpp"
 #include "gpu/lane_view.hpp"
 #include "gpu/tensor_view.hpp"
 #include "model/plan/sampling_row.hpp"
@@ -122,16 +123,22 @@ class operations {
   virtual std::vector<ledger_entry> ledger() const { return {}; }
 
   // -- weights, before any capture ---------------------------------------------------------------
-  /// weight [out, in] (checkpoint orientation), bias [out] or a view of rank 0, both in host memory and
-  /// of the dtype of the activations they will meet. Packs for the widths it will meet; the source may
-  /// be freed afterwards.
-  virtual linear_weight prepare_linear(const std::string& name, tensor_view weight,
-                                       tensor_view bias) = 0;
+  /// weight [out, in] (checkpoint orientation), bias [out] or rank 0, both of the dtype of the activations
+  /// they will meet. Packs for the widths it will meet. A backend may go on loading in the background (of
+  /// memory that the matrix keeps alive): the weight can be used once `synchronize` returned, which throws
+  /// what reading it threw.
+  virtual linear_weight prepare_linear(const std::string& name, const host_matrix& weight,
+                                       const host_matrix& bias) = 0;
+
+  /// The same for a weight that operations read as it is: fills `destination`.
+  virtual void load(tensor_view destination, const host_matrix& source) {
+    source.copy_to(destination.data);
+  }
 
   /// Weights of one shape that one operation uses together (the experts of a layer): a backend may place
   /// them side by side.
   virtual std::vector<linear_weight> prepare_linears(const std::string& name,
-                                                     const std::vector<tensor_view>& weights) {
+                                                     const std::vector<host_matrix>& weights) {
     std::vector<linear_weight> prepared;
     for (size_t i = 0; i < weights.size(); ++i)
       prepared.push_back(prepare_linear(name + "." + std::to_string(i), weights[i], {}));

@@ -12,7 +12,8 @@ namespace troupe::model {
 /// f32 and bf16 convert into each other; any other conversion is a broken invariant.
 host_tensor in_dtype(const host_tensor& source, gpu::dtype type);
 
-/// Hands a linear weight to the backend in the dtype of the activations it will meet.
+/// Hands a linear weight to the backend in the dtype of the activations it will meet. It can be
+/// used once `backend.synchronize()` returned.
 gpu::linear_weight prepare_linear(gpu::operations& backend, gpu::dtype activation,
                                   const std::string& name, const host_tensor& weight,
                                   const host_tensor& bias = {});
@@ -34,15 +35,21 @@ class resident_weights {
   template <class T>
   void add(gpu::tensor_view& view, std::string owner, const std::vector<T>& values,
            gpu::dtype type) {
-    auto copy = std::make_shared<std::vector<T>>(values);
-    const auto count = static_cast<int64_t>(copy->size());
-    add(view, std::move(owner), {gpu::make_view(copy->data(), type, count), copy}, type);
+    const auto copy = std::make_shared<computed_bytes<T>>(values);
+    const auto count = static_cast<int64_t>(copy->values.size());
+    add(view, std::move(owner), {gpu::make_view(copy->values.data(), type, count), copy}, type);
   }
 
-  /// Seals the arena and copies everything into it.
+  /// Seals the arena and loads everything into it: it is there once `backend.synchronize()`
+  /// returned.
   gpu::arena seal(gpu::operations& backend);
 
  private:
+  template <class T>
+  struct computed_bytes final : gpu::weight_bytes {
+    explicit computed_bytes(const std::vector<T>& given) : values(given) {}
+    std::vector<T> values;
+  };
   struct pending {
     gpu::tensor_view* view;
     host_tensor source;

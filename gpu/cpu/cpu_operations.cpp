@@ -72,11 +72,12 @@ void cpu_operations::issue(baked_operation description, std::function<void()> ru
 }
 
 // Linear.
-linear_weight cpu_operations::prepare_linear(const std::string& name, tensor_view weight,
-                                             tensor_view bias) {
+linear_weight cpu_operations::prepare_linear(const std::string& name, const host_matrix& weight,
+                                             const host_matrix& bias) {
   config::ensure(recording_ == nullptr, "weight {} is prepared inside a capture", name);
   described::expect_linear_weight(name, weight, bias);
-  return {context_->products.add_weight(name, weight, bias), weight.shape[1], weight.shape[0]};
+  return {context_->products.add_weight(name, weight.load().view, bias.load().view), weight.width(),
+          weight.rows()};
 }
 
 void cpu_operations::linear(tensor_view output, tensor_view input, const linear_weight& weight,

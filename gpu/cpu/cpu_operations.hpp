@@ -34,8 +34,8 @@ class cpu_operations final : public operations {
   cpu_operations(const cpu_options& options, const kernel_table& kernels);
 
   std::vector<ledger_entry> ledger() const override { return context_->products.ledger(); }
-  linear_weight prepare_linear(const std::string& name, tensor_view weight,
-                               tensor_view bias) override;
+  linear_weight prepare_linear(const std::string& name, const host_matrix& weight,
+                               const host_matrix& bias) override;
   void begin_capture(std::vector<arena_lease> arenas) override;
   captured_graph end_capture(std::string name) override;
   void synchronize() override {}

@@ -144,21 +144,26 @@ std::vector<ledger_entry> cuda_operations::ledger() const {
 }
 
 // Weights.
-linear_weight cuda_operations::prepare_linear(const std::string& name, tensor_view weight,
-                                              tensor_view bias) {
+linear_weight cuda_operations::prepare_linear(const std::string& name, const host_matrix& weight,
+                                              const host_matrix& bias) {
   config::ensure(!capturing(), "weight {} is prepared inside a capture", name);
   described::expect_linear_weight(name, weight, bias);
-  return {context_->weights.add(name, weight, bias), weight.shape[1], weight.shape[0]};
+  return {context_->weights.add(name, weight, bias), weight.width(), weight.rows()};
 }
 
 std::vector<linear_weight> cuda_operations::prepare_linears(
-    const std::string& name, const std::vector<tensor_view>& weights) {
+    const std::string& name, const std::vector<host_matrix>& weights) {
   config::ensure(!capturing(), "weights {} are prepared inside a capture", name);
   for (const auto& weight : weights) described::expect_linear_weight(name, weight, {});
   std::vector<linear_weight> group;
   for (const int32_t index : context_->weights.add_group(name, weights))
-    group.push_back({index, weights.front().shape[1], weights.front().shape[0]});
+    group.push_back({index, weights.front().width(), weights.front().rows()});
   return group;
+}
+
+void cuda_operations::load(tensor_view destination, const host_matrix& source) {
+  config::ensure(!capturing(), "a weight is loaded inside a capture");
+  context_->weights.load(destination, source);
 }
 
 // Graphs.

@@ -47,10 +47,11 @@ class cuda_operations final : public operations {
   void download(void* destination, tensor_view source, int64_t bytes) override;
   std::vector<ledger_entry> ledger() const override;
 
-  linear_weight prepare_linear(const std::string& name, tensor_view weight,
-                               tensor_view bias) override;
+  linear_weight prepare_linear(const std::string& name, const host_matrix& weight,
+                               const host_matrix& bias) override;
   std::vector<linear_weight> prepare_linears(const std::string& name,
-                                             const std::vector<tensor_view>& weights) override;
+                                             const std::vector<host_matrix>& weights) override;
+  void load(tensor_view destination, const host_matrix& source) override;
   void begin_capture(std::vector<arena_lease> arenas) override;
   captured_graph end_capture(std::string name) override;
   void synchronize() override;

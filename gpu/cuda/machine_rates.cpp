@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <functional>
 #include <limits>
+#include <memory>
 
 namespace troupe::gpu {
 namespace {
@@ -51,6 +52,23 @@ double measure_cuda_read_rate() {
   const double seconds = fastest(work, [&] {
     cuda::launch_read_stream(memory.view(data).data, bytes, memory.view(sink).as<uint32_t>(),
                              {work.get(), false, sms});
+  });
+  return static_cast<double>(bytes) / seconds;
+}
+
+double measure_cuda_copy_rate() {
+  constexpr int64_t bytes = int64_t{1} << 30;
+  const cuda::stream work(false);
+  arena memory("copy_rate", memory_kind::device);
+  const int32_t data = memory.reserve("data", dtype::u8, {bytes});
+  memory.seal();
+  void* pinned = nullptr;
+  check(cudaHostAlloc(&pinned, static_cast<size_t>(bytes), cudaHostAllocDefault), "cudaHostAlloc");
+  const std::unique_ptr<void, cudaError_t (*)(void*)> owner(pinned, &cudaFreeHost);
+  const double seconds = fastest(work, [&] {
+    check(cudaMemcpyAsync(memory.view(data).data, pinned, static_cast<size_t>(bytes),
+                          cudaMemcpyHostToDevice, work.get()),
+          "cudaMemcpyAsync");
   });
   return static_cast<double>(bytes) / seconds;
 }

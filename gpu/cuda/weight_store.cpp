@@ -7,8 +7,8 @@
 namespace troupe::gpu::cuda {
 namespace {
 
-// Weights of at least this size have an arena of their own: its rounding to whole pages is then small
-// against it.
+// Weights of at least this size have an arena of their own: its rounding to whole pages is then
+// small against it.
 constexpr int64_t own_arena_bytes = int64_t{16} << 20;
 constexpr int64_t slab_size = int64_t{16} << 20;
 constexpr int64_t alignment_bytes = 256;
@@ -26,38 +26,33 @@ arena make_arena(const std::string& owner, int64_t bytes) {
 
 }  // namespace
 
-int32_t weight_store::add(const std::string& name, const tensor_view& weight,
-                          const tensor_view& bias) {
+int32_t weight_store::add(const std::string& name, const host_matrix& weight,
+                          const host_matrix& bias) {
   weights_.push_back(place(name, weight));
-  biases_.push_back(bias.rank == 0 ? tensor_view{} : place(name + ".bias", bias));
+  biases_.push_back(bias.rank() == 0 ? tensor_view{} : place(name + ".bias", bias));
   return static_cast<int32_t>(weights_.size()) - 1;
 }
 
 std::vector<int32_t> weight_store::add_group(const std::string& name,
-                                             const std::vector<tensor_view>& weights) {
-  const int64_t bytes = weights.front().elements() * size_of(weights.front().type);
+                                             const std::vector<host_matrix>& weights) {
+  const int64_t bytes = weights.front().bytes();
   std::byte* place = take(name, bytes * static_cast<int64_t>(weights.size()));
   std::vector<int32_t> indices;
   for (const auto& source : weights) {
-    config::ensure(source.rows() == weights.front().rows() &&
-                       source.width() == weights.front().width(),
-                   "{}: weights of different shapes in one group", name);
-    tensor_view target = source;
-    target.row_stride = source.width();
-    target.data = place;
-    place += bytes;
-    ring_.copy(target.data, source);
+    config::ensure(
+        source.rows() == weights.front().rows() && source.width() == weights.front().width(),
+        "{}: weights of different shapes in one group", name);
+    ring_.copy(place, source);
     indices.push_back(static_cast<int32_t>(weights_.size()));
-    weights_.push_back(target);
+    weights_.push_back(source.view_at(place));
+    place += bytes;
     biases_.emplace_back();
   }
   return indices;
 }
 
-tensor_view weight_store::place(const std::string& name, const tensor_view& source) {
-  tensor_view target = source;
-  target.row_stride = source.width();
-  target.data = take(name, source.elements() * size_of(source.type));
+tensor_view weight_store::place(const std::string& name, const host_matrix& source) {
+  const tensor_view target = source.view_at(take(name, source.bytes()));
   ring_.copy(target.data, source);
   return target;
 }
@@ -81,6 +76,8 @@ std::byte* weight_store::take(const std::string& name, int64_t bytes) {
   return place;
 }
 
-std::vector<ledger_entry> weight_store::ledger() const { return ledger_; }
+std::vector<ledger_entry> weight_store::ledger() const {
+  return ledger_;
+}
 
 }  // namespace troupe::gpu::cuda

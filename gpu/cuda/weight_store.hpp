@@ -2,6 +2,7 @@
 
 #include "gpu/arena.hpp"
 #include "gpu/cuda/upload_ring.hpp"
+#include "gpu/host_matrix.hpp"
 #include "gpu/tensor_view.hpp"
 
 #include <cstdint>
@@ -14,13 +15,17 @@ namespace troupe::gpu::cuda {
 /// their own, small ones share slabs.
 class weight_store {
  public:
-  /// Copies a matrix (and its bias, unless of rank 0) from host memory; returns its index. The source may
-  /// be freed afterwards.
-  int32_t add(const std::string& name, const tensor_view& weight, const tensor_view& bias);
+  /// Makes room for a matrix (and its bias, unless of rank 0) and begins to load it; returns its
+  /// index.
+  int32_t add(const std::string& name, const host_matrix& weight, const host_matrix& bias);
 
-  /// Copies matrices of one shape side by side.
-  std::vector<int32_t> add_group(const std::string& name, const std::vector<tensor_view>& weights);
-  /// Waits until everything added is on the device.
+  /// The same for matrices of one shape, side by side.
+  std::vector<int32_t> add_group(const std::string& name, const std::vector<host_matrix>& weights);
+  /// Begins to load a weight to memory that is not the store's.
+  void load(const tensor_view& destination, const host_matrix& source) {
+    ring_.copy(destination.data, source);
+  }
+  /// Waits until everything is on the device. Throws what loading threw.
   void synchronize() { ring_.synchronize(); }
 
   const tensor_view& weight(int32_t index) const { return weights_[static_cast<size_t>(index)]; }
@@ -31,7 +36,7 @@ class weight_store {
   std::vector<ledger_entry> ledger() const;
 
  private:
-  tensor_view place(const std::string& name, const tensor_view& source);
+  tensor_view place(const std::string& name, const host_matrix& source);
   std::byte* take(const std::string& name, int64_t bytes);
 
   upload_ring ring_;
@@ -40,7 +45,6 @@ class weight_store {
   std::vector<ledger_entry> ledger_;
   std::byte* slab_ = nullptr;  // free part of the newest slab
   int64_t slab_bytes_ = 0;
-  int64_t slab_arena_ = -1;
 };
 
 }  // namespace troupe::gpu::cuda

@@ -66,6 +66,7 @@ text_model::text_model(gpu::operations& backend, const config::text_config& conf
   prepare_layers(backend, weights, config.experts.num_experts_per_tok, options.activation);
   lay_out_activations(backend.memory(), options.activation);
   lay_out_outputs(backend.memory());
+  backend.synchronize();  // the weights are there
 }
 
 void text_model::place_weights(gpu::operations& backend, const config::text_config& config,

@@ -49,6 +49,7 @@ vision_tower::vision_tower(gpu::operations& backend, const config::vision_config
   place_weights(backend, weights, options.activation);
   prepare_linears(backend, weights, options.activation);
   lay_out_activations(backend.memory(), options);
+  backend.synchronize();  // the weights are there
 }
 
 void vision_tower::place_weights(gpu::operations& backend, const vision_weights& weights,

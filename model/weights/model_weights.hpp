@@ -1,7 +1,7 @@
 #pragma once
 
 #include "config/model_config.hpp"
-#include "gpu/tensor_view.hpp"
+#include "gpu/host_matrix.hpp"
 #include "model/weights/safetensors.hpp"
 
 #include <cstdint>
@@ -12,12 +12,9 @@
 
 namespace troupe::model {
 
-/// A host tensor of one rank's share: either a view into a mapping or owned bytes (slices that are
-/// not contiguous in the file, converted dtypes, random values).
-struct host_tensor {
-  gpu::tensor_view view;
-  std::shared_ptr<const void> owner;
-};
+/// A tensor of one rank's share: where it lies in mapped files, or owned bytes (converted dtypes, random
+/// values).
+using host_tensor = gpu::host_matrix;
 
 struct attention_weights {
   host_tensor qkv;     // [(q + 2 kv) heads of this rank * head_dim, hidden]: q rows, k rows, v rows
@@ -68,7 +65,7 @@ struct vision_weights {
   std::vector<merger_weights> deepstack_mergers;
 };
 
-/// Bytes read so far of how many; called from the loading thread.
+/// Bytes of which loading has begun so far, of how many; called from the thread that loads them.
 using load_progress = std::function<void(int64_t done_bytes, int64_t total_bytes)>;
 
 /// Every tensor of the folder is accounted for: throws config::error listing missing, unexpected
@@ -78,7 +75,8 @@ using load_progress = std::function<void(int64_t done_bytes, int64_t total_bytes
 /// `model.`/`language_model.` are accepted.
 void check_tensors(const safetensors_folder& folder, const config::model_config& model);
 
-/// The shares. Call `check_tensors` first. Views keep the folder's mapping alive.
+/// The shares, which keep the folder's mapping alive; nothing is read before somebody loads them. Call
+/// `check_tensors` first.
 text_weights load_text_weights(std::shared_ptr<const safetensors_folder> folder,
                                const config::model_config& model, int32_t tp_rank, int32_t tp_size,
                                const load_progress& progress);

@@ -1,11 +1,12 @@
 #include "model/weights/random_weights.hpp"
 
-#include "model/weights/host_memory.hpp"
+#include "model/parallel_slices.hpp"
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <string_view>
 
 namespace troupe::model {
@@ -16,6 +17,8 @@ static_assert(std::endian::native == std::endian::little, "values lie in a word 
 
 // One 64-bit random number makes four values, in one go: each has 16 of its bits.
 constexpr int64_t values_per_word = 4;
+// Values that make it worth starting a thread.
+constexpr int64_t values_per_thread = int64_t{1} << 18;
 constexpr uint64_t in_every_value = 0x0001000100010001U;
 
 /// A strong mix of 64 bits. Source: Steele, Lea and Flood 2014 (SplitMix64).
@@ -84,26 +87,44 @@ void fill(uint16_t* target, const value_maker& values_of, uint64_t key, int64_t 
   }
 }
 
+/// Values that nobody has made yet.
+class owned_bytes final : public gpu::weight_bytes {
+ public:
+  explicit owned_bytes(int64_t values)
+      : values_(std::make_unique_for_overwrite<uint16_t[]>(static_cast<size_t>(values))) {}
+  uint16_t* data() const { return values_.get(); }
+
+ private:
+  std::unique_ptr<uint16_t[]> values_;
+};
+
+/// One rectangle, dense, on several threads.
+void fill_piece(uint16_t* target, const weight_piece& piece, uint64_t seed) {
+  const value_maker values_of(piece.tensor);
+  const auto key = mix(seed ^ hash_of(piece.tensor.name));
+  const int64_t grain = std::max<int64_t>(1, values_per_thread / piece.num_columns);
+  for_slices(piece.num_rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      fill(target + row * piece.num_columns, values_of, key,
+           (piece.first_row + row) * piece.tensor.columns() + piece.first_column,
+           piece.num_columns);
+  });
+}
+
 }  // namespace
 
 host_tensor random_weights::gather(const std::vector<weight_piece>& pieces) {
   const auto& front = pieces.front();
   int64_t rows = 0;
   for (const auto& piece : pieces) rows += piece.num_rows;
-  const auto memory = allocate_host_bytes(rows * front.num_columns * int64_t{sizeof(uint16_t)});
-  auto* target = reinterpret_cast<uint16_t*>(memory.get());
+  const auto bytes = std::make_shared<owned_bytes>(rows * front.num_columns);
+  auto* target = bytes->data();
   for (const auto& piece : pieces) {
-    const value_maker values_of(piece.tensor);
-    const auto key = mix(seed_ ^ hash_of(piece.tensor.name));
-    for (int64_t row = 0; row < piece.num_rows; ++row, target += piece.num_columns)
-      fill(target, values_of, key,
-           (piece.first_row + row) * piece.tensor.columns() + piece.first_column,
-           piece.num_columns);
+    fill_piece(target, piece, seed_);
+    target += piece.num_rows * piece.num_columns;
   }
-  const auto view = front.tensor.vector()
-                        ? gpu::make_view(memory.get(), gpu::dtype::bf16, rows)
-                        : gpu::make_view(memory.get(), gpu::dtype::bf16, rows, front.num_columns);
-  return {view, memory};
+  if (front.tensor.vector()) return {gpu::make_view(bytes->data(), gpu::dtype::bf16, rows), bytes};
+  return {gpu::make_view(bytes->data(), gpu::dtype::bf16, rows, front.num_columns), bytes};
 }
 
 }  // namespace troupe::model

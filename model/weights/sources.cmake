@@ -1,4 +1,4 @@
-list(APPEND model_headers weights/host_memory.hpp weights/mapped_file.hpp weights/model_weights.hpp
+list(APPEND model_headers weights/mapped_file.hpp weights/model_weights.hpp
      weights/random_weights.hpp weights/safetensors.hpp weights/stored_matrix.hpp
      weights/stored_weights.hpp weights/weight_layout.hpp)
 list(APPEND model_sources weights/mapped_file.cpp weights/model_weights.cpp

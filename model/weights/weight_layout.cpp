@@ -220,8 +220,7 @@ text_weights gather_text_weights(weight_source& source, const config::model_conf
   weights.final_norm =
       source.gather({whole({"model.language_model.norm.weight", {hidden}, std::nullopt})});
   if (model.tie_word_embeddings)
-    weights.lm_head = {weights.embedding.view.slice_rows(vocabulary.first, vocabulary.count),
-                       weights.embedding.owner};
+    weights.lm_head = weights.embedding.slice_rows(vocabulary.first, vocabulary.count);
   else
     weights.lm_head = source.gather(
         {rows_of({lm_head_name, {text.vocab_size, hidden}, std::nullopt}, vocabulary)});

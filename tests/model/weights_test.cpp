@@ -101,12 +101,18 @@ struct rows_of_bytes {
 
 rows_of_bytes rows_of(const model::host_tensor& tensor) {
   rows_of_bytes result;
-  const auto& view = tensor.view;
+  const auto loaded = tensor.load();
+  const auto& view = loaded.view;
   const auto row_bytes = static_cast<size_t>(view.width() * gpu::size_of(view.type));
   for (int64_t row = 0; row < view.rows(); ++row)
     result.rows.emplace_back(view.as<char>() + row * view.row_stride * gpu::size_of(view.type),
                              row_bytes);
   return result;
+}
+
+/// Where a tensor lies that needs no copy.
+const std::byte* data_at(const model::host_tensor& tensor) {
+  return tensor.load().view.data;
 }
 
 rows_of_bytes slice(const rows_of_bytes& all, int64_t first, int64_t count) {
@@ -137,7 +143,7 @@ std::vector<rows_of_bytes> all_rows(const model::text_weights& weights) {
          {&layer.input_norm, &layer.post_attention_norm, &layer.attention.qkv,
           &layer.attention.output, &layer.attention.q_norm, &layer.attention.k_norm})
       add(*tensor);
-    if (layer.dense.gate_up.view.rank > 0) {
+    if (layer.dense.gate_up.rank() > 0) {
       add(layer.dense.gate_up);
       add(layer.dense.down);
     } else {
@@ -149,6 +155,24 @@ std::vector<rows_of_bytes> all_rows(const model::text_weights& weights) {
   add(weights.final_norm);
   add(weights.lm_head);
   return result;
+}
+
+void load_all(const model::vision_weights& weights) {
+  const auto load = [](const model::affine& pair) {
+    pair.weight.load();
+    pair.bias.load();
+  };
+  const auto load_merger = [&](const model::merger_weights& merger) {
+    for (const auto* pair : {&merger.norm, &merger.fc1, &merger.fc2}) load(*pair);
+  };
+  load(weights.patch_embed);
+  weights.position_embedding.load();
+  for (const auto& block : weights.blocks)
+    for (const auto* pair :
+         {&block.norm1, &block.qkv, &block.proj, &block.norm2, &block.fc1, &block.fc2})
+      load(*pair);
+  load_merger(weights.merger);
+  for (const auto& merger : weights.deepstack_mergers) load_merger(merger);
 }
 
 /// One layer's shares on all ranks, and how they must fit together.
@@ -323,26 +347,25 @@ BOOST_AUTO_TEST_CASE(what_lies_together_is_not_copied) {
   const auto folder = open_folder(fixtures / "tiny");
   const auto data_of = [&](const std::string& name) { return folder->tensors().at(name).data; };
   const auto weights = load_text(folder, config);
-  BOOST_TEST(weights.embedding.view.data == data_of(model::embedding_name));
-  BOOST_TEST(weights.lm_head.view.data == weights.embedding.view.data);
+  BOOST_TEST(data_at(weights.embedding) == data_of(model::embedding_name));
+  BOOST_TEST(data_at(weights.lm_head) == data_at(weights.embedding));
   const auto& layer = weights.layers[0];
   const auto prefix = std::string(layer_0);
-  BOOST_TEST(layer.dense.down.view.data == data_of(prefix + "mlp.down_proj.weight"));
-  BOOST_TEST(layer.attention.k_norm.view.data == data_of(prefix + "self_attn.k_norm.weight"));
+  BOOST_TEST(data_at(layer.dense.down) == data_of(prefix + "mlp.down_proj.weight"));
+  BOOST_TEST(data_at(layer.attention.k_norm) == data_of(prefix + "self_attn.k_norm.weight"));
   // gate_proj and up_proj are neighbours in the file; q_proj, k_proj and v_proj are not.
-  BOOST_TEST(layer.dense.gate_up.view.data == data_of(prefix + "mlp.gate_proj.weight"));
-  BOOST_TEST(
-      (rows_of(layer.attention.qkv) ==
-       stacked({rows_of({folder->tensors().at(prefix + "self_attn.q_proj.weight").view(), {}}),
-                rows_of({folder->tensors().at(prefix + "self_attn.k_proj.weight").view(), {}}),
-                rows_of({folder->tensors().at(prefix + "self_attn.v_proj.weight").view(), {}})})));
+  BOOST_TEST(data_at(layer.dense.gate_up) == data_of(prefix + "mlp.gate_proj.weight"));
+  BOOST_TEST((rows_of(layer.attention.qkv) ==
+              stacked({rows_of(folder->tensors().at(prefix + "self_attn.q_proj.weight").view()),
+                       rows_of(folder->tensors().at(prefix + "self_attn.k_proj.weight").view()),
+                       rows_of(folder->tensors().at(prefix + "self_attn.v_proj.weight").view())})));
   const auto half = load_text(folder, config, 1, 2);
-  BOOST_TEST(half.lm_head.view.data == half.embedding.view.data + 320 * 128 * 2);
+  BOOST_TEST(data_at(half.lm_head) == data_at(half.embedding) + 320 * 128 * 2);
 }
 
 BOOST_AUTO_TEST_CASE(weights_outlive_the_folder) {
   auto folder = open_folder(fixtures / "tiny");
-  const auto expected = rows_of({folder->tensors().at(model::embedding_name).view(), folder});
+  const auto expected = rows_of(folder->tensors().at(model::embedding_name).view());
   const auto weights = load_text(std::exchange(folder, nullptr), config_of("tiny"));
   BOOST_TEST((rows_of(weights.embedding) == expected));
 }
@@ -352,17 +375,16 @@ BOOST_AUTO_TEST_CASE(vision_tower) {
     const auto config = config_of(fixture);
     const auto folder = open_folder(fixtures / fixture);
     const auto weights = model::load_vision_weights(folder, config, no_progress);
-    const auto& embed = weights.patch_embed.weight.view;
-    BOOST_TEST(embed.rank == 2);
+    const auto& embed = weights.patch_embed.weight;
+    BOOST_TEST(embed.rank() == 2);
     BOOST_TEST(embed.width() == config.vision.patch_width());
-    BOOST_TEST(embed.data == folder->tensors().at("model.visual.patch_embed.proj.weight").data);
-    BOOST_TEST(weights.patch_embed.bias.view.rank == 1);
+    BOOST_TEST(data_at(embed) == folder->tensors().at("model.visual.patch_embed.proj.weight").data);
+    BOOST_TEST(weights.patch_embed.bias.rank() == 1);
     BOOST_TEST(weights.blocks.size() == static_cast<size_t>(config.vision.depth));
-    BOOST_TEST(weights.blocks[1].qkv.weight.view.rows() == 3 * config.vision.hidden_size);
-    BOOST_TEST(weights.merger.norm.weight.view.width() == config.vision.hidden_size);
+    BOOST_TEST(weights.blocks[1].qkv.weight.rows() == 3 * config.vision.hidden_size);
+    BOOST_TEST(weights.merger.norm.weight.width() == config.vision.hidden_size);
     BOOST_TEST(weights.deepstack_mergers.size() == 3u);
-    BOOST_TEST(weights.deepstack_mergers[2].norm.bias.view.width() ==
-               4 * config.vision.hidden_size);
+    BOOST_TEST(weights.deepstack_mergers[2].norm.bias.width() == 4 * config.vision.hidden_size);
   }
 }
 
@@ -429,7 +451,8 @@ BOOST_AUTO_TEST_CASE(transposed_experts_in_float32) {
   const auto opened = open_tensors(folder, tensors);
   BOOST_CHECK_NO_THROW(model::check_tensors(*opened, config));
   const auto weights = load_text(opened, config, 1, 2);
-  const auto& gate_up = weights.layers[0].experts.gate_up[1].view;
+  const auto loaded = weights.layers[0].experts.gate_up[1].load();
+  const auto& gate_up = loaded.view;
   BOOST_TEST((gate_up.type == gpu::dtype::f32));
   BOOST_TEST(gate_up.rows() == 4);  // outputs 2 and 3 of gate, then of up
   BOOST_TEST(gate_up.as<float>()[0 * 6 + 5] == 152.0F);
@@ -444,7 +467,8 @@ BOOST_AUTO_TEST_CASE(files_whose_data_is_not_aligned) {
   const auto opened = open_tensors(folder, read_fixture("tiny"), 1);
   BOOST_TEST(reinterpret_cast<uintptr_t>(opened->tensors().begin()->second.data) % 2 == 1u);
   const auto weights = load_text(opened, config);
-  BOOST_TEST(reinterpret_cast<uintptr_t>(weights.embedding.view.data) % 2 == 0u);
+  const auto embedding = weights.embedding.load();
+  BOOST_TEST(reinterpret_cast<uintptr_t>(embedding.view.data) % 2 == 0u);
   BOOST_TEST((all_rows(weights) == all_rows(load_text(open_folder(fixtures / "tiny"), config))));
 }
 
@@ -557,11 +581,11 @@ BOOST_AUTO_TEST_CASE(progress_counts_every_byte_of_the_share) {
     last = done_bytes;
     total = total_bytes;
   };
-  model::load_text_weights(folder, config, 0, 1, remember);
+  all_rows(model::load_text_weights(folder, config, 0, 1, remember));
   BOOST_TEST(last == total);
   const auto text_bytes = total;
   last = 0;
-  model::load_vision_weights(folder, config, remember);
+  load_all(model::load_vision_weights(folder, config, remember));
   BOOST_TEST(last == total);
   BOOST_TEST(text_bytes + total == folder->total_bytes());
 }
@@ -592,12 +616,15 @@ BOOST_AUTO_TEST_CASE(random_weights_follow_their_seed) {
 BOOST_AUTO_TEST_CASE(random_weights_keep_activations_in_size) {
   const auto config = config::named_model_config("tiny");
   const auto weights = model::random_text_weights(config, 3, 0, 1);
-  for (const auto& norm : {weights.final_norm, weights.layers[2].attention.q_norm})
+  for (const auto& tensor : {weights.final_norm, weights.layers[2].attention.q_norm}) {
+    const auto norm = tensor.load();
     for (int64_t i = 0; i < norm.view.elements(); ++i) {
       const float value = gpu::to_float(norm.view.as<gpu::bfloat16>()[i]);
       BOOST_TEST((value >= 1.0F && value < 1.25F));
     }
-  for (const auto& matrix : {weights.embedding, weights.layers[0].attention.output}) {
+  }
+  for (const auto& tensor : {weights.embedding, weights.layers[0].attention.output}) {
+    const auto matrix = tensor.load();
     double sum = 0;
     double squares = 0;
     for (int64_t i = 0; i < matrix.view.elements(); ++i) {

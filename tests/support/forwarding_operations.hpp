@@ -28,12 +28,15 @@ class forwarding_operations : public gpu::operations {
   }
   std::vector<gpu::ledger_entry> ledger() const override { return inner_->ledger(); }
   std::vector<gpu::linear_weight> prepare_linears(
-      const std::string& name, const std::vector<gpu::tensor_view>& weights) override {
+      const std::string& name, const std::vector<gpu::host_matrix>& weights) override {
     return inner_->prepare_linears(name, weights);
   }
-  gpu::linear_weight prepare_linear(const std::string& name, gpu::tensor_view weight,
-                                    gpu::tensor_view bias) override {
+  gpu::linear_weight prepare_linear(const std::string& name, const gpu::host_matrix& weight,
+                                    const gpu::host_matrix& bias) override {
     return inner_->prepare_linear(name, weight, bias);
+  }
+  void load(gpu::tensor_view destination, const gpu::host_matrix& source) override {
+    inner_->load(destination, source);
   }
   void begin_capture(std::vector<gpu::arena_lease> arenas) override {
     inner_->begin_capture(std::move(arenas));
