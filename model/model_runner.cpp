@@ -4,7 +4,6 @@
 #include "gpu/error.hpp"
 #include "model/arena_builder.hpp"
 #include "model/graph_family.hpp"
-#include "model/step_fingerprint.hpp"
 #include "model/step_inputs.hpp"
 #include "model/step_outputs.hpp"
 #include "model/text/text_model.hpp"
@@ -169,6 +168,11 @@ step_verification model_runner::verify(const plan::step_plan& plan) {
 
 void model_runner::retire(bool guard) {
   for (gpu::arena* arena : state_->arenas()) arena->retire(guard);
+}
+
+step_fingerprint model_runner::fingerprint(const plan::step_plan& plan) {
+  state_->refuse(plan, state_->reasons_not_to_verify(plan));
+  return state_->fingerprint(plan);
 }
 
 std::vector<float> model_runner::logits(int32_t row) const {

@@ -3,6 +3,7 @@
 #include "config/model_config.hpp"
 #include "gpu/operations.hpp"
 #include "model/plan/step_plan.hpp"
+#include "model/step_fingerprint.hpp"
 #include "model/vision/visual_pool.hpp"
 #include "model/weights/model_weights.hpp"
 #include "transport/symmetric_arena.hpp"
@@ -76,6 +77,8 @@ class model_runner {
   /// with `guard` any touch of the memory faults (tests).
   void retire(bool guard = false);
 
+  /// What `plan`, the step that ran last, computed: for tests.
+  step_fingerprint fingerprint(const plan::step_plan& plan);
   /// Logits [vocab] of row `row` of the last step: for tests.
   std::vector<float> logits(int32_t row) const;
   /// Memory by owner, for `troupe plan` and /metrics.

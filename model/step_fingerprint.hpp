@@ -19,6 +19,7 @@ struct step_fingerprint {
   gpu::digest128 residual{};           // of all tokens
   std::vector<gpu::digest128> logits;  // [rows]
   std::vector<int32_t> tokens;         // [rows] sampled
+  bool operator==(const step_fingerprint&) const = default;
 };
 
 /// Where `found`, of a graph, is not `expected`, of the same kernels without it; empty if nowhere.

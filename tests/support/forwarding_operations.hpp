@@ -123,6 +123,15 @@ class forwarding_operations : public gpu::operations {
             gpu::live_count rows) override {
     inner_->gelu(output, input, kind, rows);
   }
+  void gelu_linear(gpu::tensor_view output, gpu::tensor_view input,
+                   const gpu::linear_weight& weight, gpu::gelu_kind kind,
+                   gpu::live_count rows) override {
+    inner_->gelu_linear(output, input, weight, kind, rows);
+  }
+  void linear_add(gpu::tensor_view x, gpu::tensor_view branch, gpu::tensor_view input,
+                  const gpu::linear_weight& weight, gpu::live_count rows) override {
+    inner_->linear_add(x, branch, input, weight, rows);
+  }
   void add(gpu::tensor_view x, gpu::tensor_view y, gpu::live_count rows) override {
     inner_->add(x, y, rows);
   }

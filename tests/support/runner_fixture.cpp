@@ -18,8 +18,9 @@ plan::prompt runner_fixture::prompt(const std::string& name) const {
   return prompt_of(case_named(set, name), group.checkpoint().model);
 }
 
-std::vector<model::patch_rows> runner_fixture::pictures(const std::string& name) const {
-  return patches_of(case_named(set, name), group.checkpoint().preprocessor);
+std::vector<model::patch_rows> runner_fixture::pictures(const std::string& name) {
+  return patches_of(case_named(set, name), group.checkpoint().preprocessor,
+                    group.pool().view().type);
 }
 
 std::vector<int32_t> runner_fixture::encode(const std::string& name, int32_t first_row) {

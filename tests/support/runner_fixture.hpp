@@ -21,7 +21,8 @@ struct runner_fixture {
       : group(options), builder(group.limits()), set("ref-" + options.checkpoint) {}
 
   plan::prompt prompt(const std::string& name) const;
-  std::vector<model::patch_rows> pictures(const std::string& name) const;
+  /// In the dtype of the group.
+  std::vector<model::patch_rows> pictures(const std::string& name);
   /// Encodes the pictures of a case into neighbouring rows of the pool, and returns these; none for
   /// text.
   std::vector<int32_t> encode(const std::string& name, int32_t first_row = 0);

@@ -176,6 +176,30 @@ void runner_group::encode(const std::vector<model::encode_item>& items) {
   encoder_thread_.call([&] { encoder_->encode(items); });
 }
 
+std::vector<model::step_fingerprint> runner_group::fingerprints(const plan::step_plan& plan) {
+  std::vector<model::step_fingerprint> all;
+  for (int32_t rank = 0; rank < tp_size(); ++rank)
+    all.push_back(
+        on_rank(rank, [&](model::model_runner& runner) { return runner.fingerprint(plan); }));
+  return all;
+}
+
+std::vector<std::byte> runner_group::read_bytes(const gpu::tensor_view& view) {
+  std::vector<std::byte> bytes(static_cast<size_t>(view.span_bytes()));
+  encoder_thread_.call([&] {
+    copier_->download(bytes.data(), view, view.span_bytes());
+    copier_->synchronize();
+  });
+  return bytes;
+}
+
+void runner_group::write_bytes(const gpu::tensor_view& view, const std::vector<std::byte>& bytes) {
+  encoder_thread_.call([&] {
+    copier_->upload(view, bytes.data(), std::ssize(bytes));
+    copier_->synchronize();
+  });
+}
+
 std::vector<float> runner_group::read(const gpu::tensor_view& view) {
   std::vector<float> values(static_cast<size_t>(view.elements()));
   encoder_thread_.call([&] {

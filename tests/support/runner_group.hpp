@@ -11,6 +11,7 @@
 #include "transport/symmetric_arena.hpp"
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -59,10 +60,17 @@ class runner_group {
   std::future<plan::step_result> run_on(int32_t rank, const plan::step_plan& plan);
   void encode(const std::vector<model::encode_item>& items);
 
+  /// What each rank computed in `plan`, the step that ran last.
+  std::vector<model::step_fingerprint> fingerprints(const plan::step_plan& plan);
+
+  /// Memory of the group as bytes, wherever it lies.
+  std::vector<std::byte> read_bytes(const gpu::tensor_view& view);
+  void write_bytes(const gpu::tensor_view& view, const std::vector<std::byte>& bytes);
   /// Values of f32 memory of the group, wherever it lies.
   std::vector<float> read(const gpu::tensor_view& view);
   void write(const gpu::tensor_view& view, const std::vector<float>& values);
 
+  int32_t tp_size() const { return static_cast<int32_t>(ranks_.size()); }
   /// Logits of row `row` of the last step on rank 0.
   std::vector<float> logits(int32_t row);
   /// Calls `task(runner)` on the rank's thread.
