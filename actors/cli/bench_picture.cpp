@@ -34,6 +34,9 @@ using clock = std::chrono::steady_clock;
 
 constexpr int32_t sequences_max = 8;          // that decode while pictures come
 constexpr int32_t batched_tokens_max = 8192;  // of a step, as on GPUs by default
+// With eight sequences a bucket of 192: about as much arithmetic as reading the weights of a step
+// takes.
+constexpr int32_t prefill_beside_decode = 184;
 constexpr std::chrono::milliseconds picture_period{200};
 constexpr std::chrono::minutes worker_timeout{1};
 
@@ -103,6 +106,7 @@ config::engine_config engine_with_pictures(const model_bench_options& options,
       std::max(options.context + 2 * options.steps, options.tokens + visual_rows) + 2;
   auto engine = engine_for(options, longest, sequences_max + 1, batched_tokens_max);
   engine.limits.visual_pool_rows = picture_rows::pool_rows(visual_rows);
+  engine.limits.max_prefill_tokens_beside_decode = options.prefill_beside_decode;
   return engine;
 }
 
@@ -320,6 +324,7 @@ void add_bench_picture(CLI::App& bench, action& chosen) {
   options->tokens = 100;
   options->height = options->width = 1024;
   options->steps = 400;
+  options->prefill_beside_decode = prefill_beside_decode;
   auto* command =
       add_model_bench(bench, chosen, "picture",
                       "A picture and text to the first token, and decode steps while pictures come",
@@ -330,6 +335,11 @@ void add_bench_picture(CLI::App& bench, action& chosen) {
       ->check(CLI::PositiveNumber);
   command->add_option("--context", options->context, "keys of the sequences that decode")
       ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--prefill-beside-decode", options->prefill_beside_decode,
+                   "prompt tokens of a step that also decodes, at most; 0: any number")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
 }
 
 }  // namespace troupe::cli

@@ -29,9 +29,10 @@ struct model_bench_options {
   int32_t steps = 32;
   int32_t tokens = 512;
   int32_t height = 512, width = 512;
-  int32_t layers = 0;                // 0: as the shape has
-  std::string folder;                // of a checkpoint; empty: random weights of the shape
-  std::string scratch = "/dev/shm";  // for what is written
+  int32_t prefill_beside_decode = 0;  // tokens of a step at most; 0: any number
+  int32_t layers = 0;                 // 0: as the shape has
+  std::string folder;                 // of a checkpoint; empty: random weights of the shape
+  std::string scratch = "/dev/shm";   // for what is written
 
   gpu::backend_options backend() const;
   gpu::dtype type() const { return dtype == "float32" ? gpu::dtype::f32 : gpu::dtype::bf16; }

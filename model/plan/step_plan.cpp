@@ -64,12 +64,13 @@ int32_t plan_limits::bucket_for(int32_t tokens) const {
 std::vector<int32_t> make_token_buckets(int32_t largest) {
   config::ensure(largest >= 1, "largest step has {} tokens, expected at least 1", largest);
   std::vector<int32_t> buckets;
-  // Powers of two and, from 16 on, the halfway points: padding stays under a third.
-  constexpr int32_t first_halfway = 16;
+  // Powers of two; from 16 on halfway points between them, so that padding stays under a third;
+  // from 256 on, where arithmetic takes the time, quarters: under a fifth.
+  constexpr int64_t first_halfway = 16, first_quarter = 256;
   for (int64_t size = 1; size < largest; size *= 2) {
-    buckets.push_back(static_cast<int32_t>(size));
-    if (size >= first_halfway && size + size / 2 < largest)
-      buckets.push_back(static_cast<int32_t>(size + size / 2));
+    const int64_t parts = size >= first_quarter ? 4 : size >= first_halfway ? 2 : 1;
+    for (int64_t part = 0; part < parts && size + part * size / parts < largest; ++part)
+      buckets.push_back(static_cast<int32_t>(size + part * size / parts));
   }
   buckets.push_back(largest);
   return buckets;

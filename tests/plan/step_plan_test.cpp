@@ -204,6 +204,10 @@ BOOST_AUTO_TEST_CASE(buckets_grow_by_halves_and_end_at_the_largest_step) {
   BOOST_TEST(plan::make_token_buckets(1) == std::vector<int32_t>({1}),
              boost::test_tools::per_element());
   BOOST_TEST(plan::make_token_buckets(96).back() == 96);
+  const std::vector<int32_t> quarters{192, 256, 320, 384, 448, 512, 640, 700};
+  const auto buckets = plan::make_token_buckets(700);
+  BOOST_TEST(std::vector<int32_t>(buckets.end() - 8, buckets.end()) == quarters,
+             boost::test_tools::per_element());
 }
 
 BOOST_AUTO_TEST_CASE(the_smallest_bucket_that_holds_the_tokens_is_taken) {
