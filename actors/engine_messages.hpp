@@ -70,22 +70,6 @@ struct media_processed {
   std::optional<refusal> refused;
 };
 
-/// One item to run through the vision tower, and the pool rows to fill.
-struct encode_job {
-  plan::media_digest digest{};
-  std::shared_ptr<const model::patch_rows> patches;
-  std::vector<int32_t> rows;
-};
-struct open_vision_tower {};
-struct vision_tower_opened {};
-struct encode_media {
-  std::vector<encode_job> jobs;
-};
-struct media_encoded {
-  int64_t graph_captures_after_start = 0;
-  int64_t arena_allocations_after_start = 0;
-};
-
 /// Digests of all media of a request; decodes what was never seen.
 struct prepare_media {
   std::shared_ptr<const completion_request> request;
@@ -199,6 +183,41 @@ enum class step_order : uint8_t {
   recheck,   // the plan is the one that ran last: the same kernels once more, without the graph
 };
 
+/// All that a vision tower needs for its life. Descriptors are numbers of the tower's own process.
+struct vision_tower_options {
+  weight_source weights;
+  gpu::dtype activation = gpu::dtype::bf16;
+  bool eager = false;
+  int32_t max_patches = 0;   // per run, and of a slot of staging memory
+  int32_t max_segments = 0;  // temporal groups per run
+  gpu::backend_options backend;
+  int32_t pool_rows = 0;
+  int visual_pool_descriptor = -1;
+  int staging_descriptor = -1;
+};
+
+/// Loads weights, reserves memory, captures graphs.
+struct open_vision_tower {
+  vision_tower_options options;
+};
+struct vision_tower_opened {};
+
+/// A picture, or temporal groups of a clip, and the pool rows to fill.
+struct encode_job {
+  model::patch_grid grid;
+  std::vector<int32_t> rows;
+};
+/// One run of the tower. The jobs' pixels lie one after another from the start of a slot of the staging
+/// memory; the slot may be filled anew once this is answered.
+struct encode_media {
+  int32_t slot = 0;
+  std::vector<encode_job> jobs;
+};
+struct media_encoded {
+  int64_t graph_captures_after_start = 0;  // of the tower's process, since its first picture
+  int64_t arena_allocations_after_start = 0;
+};
+
 /// A step for every rank. Never copied inside a process; encoded once per rank that lives in another.
 struct run_step {
   std::shared_ptr<const plan::step_plan> plan;
@@ -214,20 +233,29 @@ struct step_completed {
 /// The first message a shard process takes: nothing else is answered before it.
 struct open_door {
   std::string secret;
+  bool with_vision_tower = false;
 };
 
 // -- supervisor -------------------------------------------------------------------------------------------
 
-/// Starts one shard, in a thread or a process of its own, which ends with the launcher.
+/// Starts one shard, and with it the vision tower if it is asked for, in threads or a process of their own,
+/// which end with the launcher.
 struct launch_shard {
+  bool with_vision_tower = false;
   std::vector<int> symmetric_descriptors;  // of this process
   int visual_pool_descriptor = -1;
+  int staging_descriptor = -1;
 };
 
-/// The group of `epoch` must not be used any more. Scheduler and supervisor tell each other, whoever sees it
-/// first; of an old epoch it has no effect.
+/// The group of `epoch`, its vision tower included, must not be used any more. Scheduler, vision encoder and
+/// supervisor tell each other, whoever sees it first; of an old epoch it has no effect.
 struct group_lost {
   uint64_t epoch = 0;
+  std::string reason;
+  bool device_lost = false;  // a device can run nothing any more in the process that used it
+};
+/// There will be no group any more, and so no vision tower: whoever waits for one waits in vain.
+struct groups_ended {
   std::string reason;
 };
 
@@ -253,10 +281,6 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::prepare_prompt)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::prompt_prepared)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::process_media)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::media_processed)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::open_vision_tower)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::vision_tower_opened)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::encode_media)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::media_encoded)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::prepare_media)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::media_prepared)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::acquire_rows)
@@ -272,6 +296,7 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::open_stream)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::generation_progress)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::launch_shard)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::group_lost)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::groups_ended)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::phase_changed)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::await_ready)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::begin_drain)
@@ -312,6 +337,15 @@ typename Inspector::result_type inspect(Inspector& f, backend_options& x) {
 
 }  // namespace troupe::gpu
 
+namespace troupe::model {
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, patch_grid& x) {
+  return f(caf::meta::type_name("patch_grid"), x.t, x.height, x.width);
+}
+
+}  // namespace troupe::model
+
 namespace troupe::transport {
 
 template <class Inspector>
@@ -351,6 +385,33 @@ typename Inspector::result_type inspect(Inspector& f, shard_progress& x) {
   return f(caf::meta::type_name("shard_progress"), x.tp_rank, x.progress);
 }
 template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, vision_tower_options& x) {
+  return f(caf::meta::type_name("vision_tower_options"), x.weights, x.activation, x.eager,
+           x.max_patches, x.max_segments, x.backend, x.pool_rows, x.visual_pool_descriptor,
+           x.staging_descriptor);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, open_vision_tower& x) {
+  return f(caf::meta::type_name("open_vision_tower"), x.options);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, vision_tower_opened&) {
+  return f(caf::meta::type_name("vision_tower_opened"));
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, encode_job& x) {
+  return f(caf::meta::type_name("encode_job"), x.grid, x.rows);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, encode_media& x) {
+  return f(caf::meta::type_name("encode_media"), x.slot, x.jobs);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, media_encoded& x) {
+  return f(caf::meta::type_name("media_encoded"), x.graph_captures_after_start,
+           x.arena_allocations_after_start);
+}
+template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, run_step& x) {
   std::string bytes;
   if constexpr (Inspector::reads_state)
@@ -370,7 +431,7 @@ typename Inspector::result_type inspect(Inspector& f, step_completed& x) {
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, open_door& x) {
-  return f(caf::meta::type_name("open_door"), x.secret);
+  return f(caf::meta::type_name("open_door"), x.secret, x.with_vision_tower);
 }
 
 // -- interfaces -------------------------------------------------------------------------------------------
@@ -382,26 +443,33 @@ using tokenizer_actor =
 
 using media_worker_actor = caf::typed_actor<caf::replies_to<process_media>::with<media_processed>>;
 
-using vision_tower_actor =
-    caf::typed_actor<caf::replies_to<open_vision_tower>::with<vision_tower_opened>,
-                     caf::replies_to<encode_media>::with<media_encoded>>;
-
-using vision_encoder_actor =
-    caf::typed_actor<caf::replies_to<prepare_media>::with<media_prepared>,
-                     caf::replies_to<acquire_rows>::with<rows_acquired>,
-                     caf::reacts_to<release_rows>,
-                     caf::replies_to<get_vision_statistics>::with<vision_statistics>>;
-
 using shard_actor = caf::typed_actor<caf::replies_to<open_shard>::with<shard_opened>,
                                      caf::replies_to<run_step>::with<step_completed>>;
 
-using shard_door_actor = caf::typed_actor<caf::replies_to<open_door>::with<shard_actor>>;
+using vision_tower_actor =
+    caf::typed_actor<caf::replies_to<open_vision_tower>::with<vision_tower_opened>,
+                     caf::replies_to<encode_media>::with<media_encoded>,
+                     caf::reacts_to<caf::tick_atom>>;
 
-/// A started shard and the descriptors' numbers in its process.
+/// What lives behind a door.
+struct door_opened {
+  shard_actor shard;
+  vision_tower_actor tower;  // null unless it was asked for
+};
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, door_opened& x) {
+  return f(caf::meta::type_name("door_opened"), x.shard, x.tower);
+}
+
+using shard_door_actor = caf::typed_actor<caf::replies_to<open_door>::with<door_opened>>;
+
+/// A started shard, maybe with a vision tower, and the descriptors' numbers in their process.
 struct shard_launched {
   shard_actor shard;
+  vision_tower_actor tower;
   std::vector<int> symmetric_descriptors;
   int visual_pool_descriptor = -1;
+  int staging_descriptor = -1;
 };
 
 using shard_launcher_actor = caf::typed_actor<caf::replies_to<launch_shard>::with<shard_launched>>;
@@ -415,6 +483,20 @@ struct group_ready {
   std::vector<shard_actor> shards;  // [tp_size]
   group_watcher watcher;
 };
+
+/// The vision tower of a group that is ready.
+struct tower_ready {
+  uint64_t epoch = 0;
+  vision_tower_actor tower;
+  group_watcher watcher;
+};
+
+using vision_encoder_actor =
+    caf::typed_actor<caf::replies_to<prepare_media>::with<media_prepared>,
+                     caf::replies_to<acquire_rows>::with<rows_acquired>,
+                     caf::reacts_to<release_rows>, caf::reacts_to<tower_ready>,
+                     caf::reacts_to<group_lost>, caf::reacts_to<groups_ended>,
+                     caf::replies_to<get_vision_statistics>::with<vision_statistics>>;
 
 using scheduler_actor =
     caf::typed_actor<caf::replies_to<schedule_request>::with<scheduling::admission_result>,
@@ -452,4 +534,5 @@ using inner_gateway_actor =
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::shard_launched)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::group_ready)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::tower_ready)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::engine_assembled)

@@ -26,6 +26,7 @@ const char* name_of(engine_error code) {
     case engine_error::media_failed: return "media failed";
     case engine_error::refused: return "refused";
     case engine_error::internal: return "internal error";
+    case engine_error::device_lost: return "device lost";
   }
   return "unknown error";
 }
@@ -69,6 +70,8 @@ caf::error current_error() {
     return make_error(engine_error::peer_lost, failure.what());
   } catch (const transport::error& failure) {
     return make_error(engine_error::peer_lost, failure.what());
+  } catch (const gpu::device_lost& failure) {
+    return make_error(engine_error::device_lost, failure.what());
   } catch (const gpu::error& failure) {
     return make_error(engine_error::device_failed, failure.what());
   } catch (const config::error& failure) {

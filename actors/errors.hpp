@@ -23,6 +23,7 @@ enum class engine_error : uint8_t {
   media_failed = 6,       // visual rows could not be made
   refused = 7,            // a peer that did not prove who it is
   internal = 8,           // an exception nobody expected
+  device_lost = 9,        // gpu::device_lost: nothing runs on the device any more in that process
 };
 
 /// The category of our errors; rendered by `render_engine_error`.

@@ -200,7 +200,8 @@ void scheduler_core::forget_steps() {
 void scheduler_core::take_failure(int32_t rank, uint64_t epoch, uint64_t step,
                                   const caf::error& failure) {
   if (!group_ || group_->epoch != epoch) return;
-  lose(fmt::format("rank {} did not complete step {}: {}", rank, step, describe(failure)));
+  lose(fmt::format("rank {} did not complete step {}: {}", rank, step, describe(failure)),
+       is(failure, engine_error::device_lost));
 }
 
 // -- groups -------------------------------------------------------------------------------------------------
@@ -224,9 +225,9 @@ void scheduler_core::lose_group(const group_lost& lost) {
   advance();
 }
 
-void scheduler_core::lose(std::string reason) {
+void scheduler_core::lose(std::string reason, bool device_lost) {
   const auto watcher = group_->watcher;
-  const group_lost lost{group_->epoch, std::move(reason)};
+  const group_lost lost{group_->epoch, std::move(reason), device_lost};
   lose_group(lost);
   self_->send(watcher, lost);
 }

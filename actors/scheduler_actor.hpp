@@ -81,7 +81,7 @@ class scheduler_core {
   void finish(const step_in_flight& done);
   void quarantine(const step_in_flight& wrong);
   void forget_steps();
-  void lose(std::string reason);
+  void lose(std::string reason, bool device_lost = false);
   void deliver_events();
   void acquire_media(request_id id);
   void release_media(request_id id);

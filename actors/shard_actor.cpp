@@ -55,11 +55,6 @@ model::text_weights load_weights(const shard_options& options, const config::mod
       });
 }
 
-config::model_config model_of(const weight_source& source) {
-  return source.folder.empty() ? config::named_model_config(source.shape)
-                               : config::read_checkpoint_config(source.folder).model;
-}
-
 std::unique_ptr<model::model_runner> make_runner(const shard_options& options,
                                                  const gpu::backend_factory& make_backend,
                                                  const progress_report& report) {
@@ -132,15 +127,18 @@ caf::result<step_completed> run(shard_state& state, const run_step& message) {
 
 }  // namespace
 
-shard_actor::behavior_type shard(self_pointer self, gpu::backend_factory make_backend) {
+shard_actor::behavior_type shard(self_pointer self, device_worker_options options) {
+  const auto shared = std::make_shared<const device_worker_options>(std::move(options));
   return {
-      [self, make_backend = std::move(make_backend)](const open_shard& message) {
+      [self, shared](const open_shard& message) {
         const auto report = report_to(self, message.options.tp_rank);
-        return guarded<shard_opened>(
-            [&] { return open(self->state, message.options, make_backend, report); });
+        return guarded_on_device<shard_opened>(shared->lost, [&] {
+          return open(self->state, message.options, shared->make_backend, report);
+        });
       },
-      [self](const run_step& message) {
-        return guarded<step_completed>([&] { return run(self->state, message); });
+      [self, shared](const run_step& message) {
+        return guarded_on_device<step_completed>(shared->lost,
+                                                 [&] { return run(self->state, message); });
       },
   };
 }

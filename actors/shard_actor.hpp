@@ -1,7 +1,7 @@
 #pragma once
 
+#include "actors/device_worker.hpp"
 #include "actors/engine_messages.hpp"
-#include "gpu/backend.hpp"
 #include "model/model_runner.hpp"
 
 #include <caf/stateful_actor.hpp>
@@ -23,6 +23,6 @@ struct shard_state {
 /// One tensor-parallel rank: owns its runner on one thread for life (spawned detached, in the node's process
 /// or in one of its own). Runs the plans it is given or says why not; decides nothing.
 shard_actor::behavior_type shard(shard_actor::stateful_pointer<shard_state> self,
-                                 gpu::backend_factory make_backend);
+                                 device_worker_options options);
 
 }  // namespace troupe::actors

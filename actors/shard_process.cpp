@@ -2,7 +2,9 @@
 
 #include "actors/child_process.hpp"
 #include "actors/errors.hpp"
+#include "actors/shard_actor.hpp"
 #include "actors/system.hpp"
+#include "actors/vision_tower_actor.hpp"
 
 #include <caf/actor_system.hpp>
 #include <caf/io/middleman.hpp>
@@ -36,9 +38,12 @@ constexpr const char* loopback = "127.0.0.1";
 constexpr int control_descriptor = first_inherited_descriptor;
 constexpr int report_descriptor = first_inherited_descriptor + 1;
 constexpr int pool_descriptor = first_inherited_descriptor + 2;
-constexpr int first_symmetric_descriptor = first_inherited_descriptor + 3;
+constexpr int staging_descriptor = first_inherited_descriptor + 3;
+constexpr int first_symmetric_descriptor = first_inherited_descriptor + 4;
 // Without its node a shard is useless: what it computes then may be cut short.
 constexpr std::chrono::milliseconds farewell_timeout{1'000};
+// For the message that says why, on its way to the node.
+constexpr std::chrono::milliseconds last_words_timeout{200};
 // A child that nobody greets within this was started for nothing.
 constexpr std::chrono::milliseconds greeting_timeout{20'000};
 
@@ -88,26 +93,45 @@ bool equal_in_constant_time(const std::string& a, const std::string& b) {
 
 // -- the child ----------------------------------------------------------------------------------------------
 
+/// Ends the process by force after `delay`, if it has not ended in an orderly way by then (it may be in the
+/// middle of a step).
+void exit_after(std::chrono::milliseconds delay, int status) {
+  std::thread([delay, status] {
+    std::this_thread::sleep_for(delay);
+    std::_Exit(status);
+  }).detach();
+}
+
+/// A device that is lost stays lost in this process, whatever its actors are asked from now on.
+void end_for_lost_device(const std::string& why) {
+  spdlog::error("this process ends: {}", why);
+  exit_after(last_words_timeout, EXIT_FAILURE);
+}
+
 struct door_state {
-  door_state() = default;  // not an aggregate: CAF would initialise `shard` from the actor's pointer
-  shard_actor shard;
+  door_opened behind;
   static inline const char* name = "shard_door";
 };
 
 /// The only published actor. Whoever does not know the secret gets nothing, and there is one try: the
 /// node that started us never errs.
 shard_door_actor::behavior_type shard_door(shard_door_actor::stateful_pointer<door_state> self,
-                                           std::string secret) {
-  self->state.shard = self->spawn<caf::detached + caf::linked>(shard, gpu::make_operations);
-  return {[self, secret = std::move(secret)](const open_door& greeting) -> caf::result<shard_actor> {
+                                           std::string secret, device_worker_options workers) {
+  auto open = [self, secret = std::move(secret), workers = std::move(workers)](
+                  const open_door& greeting) -> caf::result<door_opened> {
     if (!equal_in_constant_time(greeting.secret, secret)) {
       spdlog::error("somebody connected to this shard without its secret");
       self->quit(caf::exit_reason::user_shutdown);
       return make_error(engine_error::refused, "wrong secret");
     }
     self->system().middleman().unpublish(shard_door_actor(self));
-    return self->state.shard;
-  }};
+    auto& behind = self->state.behind;
+    behind.shard = self->spawn<caf::detached + caf::linked>(shard, workers);
+    if (greeting.with_vision_tower)
+      behind.tower = self->spawn<caf::detached + caf::linked>(vision_tower, workers);
+    return behind;
+  };
+  return {std::move(open)};
 }
 
 /// Returns when the node closed the control pipe, which it also does by dying.
@@ -119,23 +143,16 @@ void wait_for_end_of(int descriptor) {
   }
 }
 
-/// Ends the process by force if the orderly way takes too long (a shard in the middle of a step).
-void exit_later() {
-  std::thread([] {
-    std::this_thread::sleep_for(farewell_timeout);
-    std::_Exit(EXIT_SUCCESS);
-  }).detach();
-}
-
-int serve(const std::string& secret) {
+int serve(const std::string& secret, gpu::backend_factory make_backend) {
   system_config config;
   caf::actor_system system(config);
-  const auto door = system.spawn(shard_door, secret);
+  const auto door = system.spawn(
+      shard_door, secret, device_worker_options{std::move(make_backend), end_for_lost_device});
   const auto port = system.middleman().publish(door, 0, loopback);
   if (!port) throw launch_error("cannot listen on loopback: " + describe(port.error()));
   write_all(report_descriptor, port_text(*port));
   wait_for_end_of(control_descriptor);
-  exit_later();
+  exit_after(farewell_timeout, EXIT_SUCCESS);
   caf::anon_send_exit(door, caf::exit_reason::kill);
   system.await_actors_before_shutdown(false);
   return EXIT_SUCCESS;
@@ -151,7 +168,7 @@ uint16_t start_child(shard_process_state& state, const launch_shard& launch,
   auto control = make_pipe();
   auto report = make_pipe();
   std::vector<int> inherited{control.read.number(), report.write.number(),
-                             launch.visual_pool_descriptor};
+                             launch.visual_pool_descriptor, launch.staging_descriptor};
   inherited.insert(inherited.end(), launch.symmetric_descriptors.begin(),
                    launch.symmetric_descriptors.end());
   write_all(control.write.number(), secret);  // before the child lives: it cannot have closed its end
@@ -166,7 +183,7 @@ uint16_t start_child(shard_process_state& state, const launch_shard& launch,
   return static_cast<uint16_t>(std::stoi(text));
 }
 
-shard_actor connect(caf::actor_system& system, uint16_t port, const std::string& secret,
+door_opened connect(caf::actor_system& system, uint16_t port, const open_door& greeting,
                     std::chrono::milliseconds timeout) {
   const auto deadline = clock::now() + timeout;
   auto door = system.middleman().remote_actor<shard_door_actor>(loopback, port);
@@ -176,22 +193,23 @@ shard_actor connect(caf::actor_system& system, uint16_t port, const std::string&
   if (!door) throw launch_error("cannot connect to the child: " + describe(door.error()));
 
   caf::scoped_actor self(system);
-  shard_actor shard;
-  std::string failure;
-  self->request(*door, timeout, open_door{secret})
-      .receive([&](shard_actor& opened) { shard = std::move(opened); },
+  door_opened opened;
+  std::string failure = "nothing is behind it";
+  self->request(*door, timeout, greeting)
+      .receive([&](door_opened& behind) { opened = std::move(behind); },
                [&](caf::error& error) { failure = describe(error); });
-  if (!shard) throw launch_error("the child did not open its door: " + failure);
-  return shard;
+  if (!opened.shard || greeting.with_vision_tower != static_cast<bool>(opened.tower))
+    throw launch_error("the child did not open its door: " + failure);
+  return opened;
 }
 
 shard_launched launch_process(launcher_pointer self, const launch_shard& launch,
                               const shard_process_launcher_options& options) {
   const auto secret = random_secret();
   const auto port = start_child(self->state, launch, options, secret);
-  shard_launched launched;
-  launched.shard = connect(self->system(), port, secret, options.start_timeout);
-  launched.visual_pool_descriptor = pool_descriptor;
+  auto [shard, tower] = connect(self->system(), port, {secret, launch.with_vision_tower},
+                                options.start_timeout);
+  shard_launched launched{std::move(shard), std::move(tower), {}, pool_descriptor, staging_descriptor};
   for (size_t i = 0; i < launch.symmetric_descriptors.size(); ++i)
     launched.symmetric_descriptors.push_back(first_symmetric_descriptor + static_cast<int>(i));
   spdlog::info("shard process {} listens to this node", self->state.child->id());
@@ -211,7 +229,7 @@ std::optional<shard_process_options> parse_shard_command(int argc, const char* c
   return options;
 }
 
-int run_shard_process(const shard_process_options& options) {
+int run_shard_process(const shard_process_options& options, gpu::backend_factory make_backend) {
   try {
     spdlog::set_default_logger(spdlog::stderr_logger_mt(shard_command));  // output is the node's
     // Kills us when the thread that started us ends. If it ended before, we have another parent already.
@@ -219,7 +237,7 @@ int run_shard_process(const shard_process_options& options) {
       throw launch_error(fmt::format("prctl: {}", std::strerror(errno)));
     if (::getppid() != options.parent)
       throw launch_error(fmt::format("the parent is process {}, expected {}", ::getppid(), options.parent));
-    return serve(read_exactly(control_descriptor, secret_bytes, greeting_timeout));
+    return serve(read_exactly(control_descriptor, secret_bytes, greeting_timeout), std::move(make_backend));
   } catch (const std::exception& failure) {
     spdlog::error("shard process: {}", failure.what());
     return EXIT_FAILURE;
@@ -238,9 +256,16 @@ shard_launcher_actor::behavior_type shard_process_launcher(launcher_pointer self
 
 shard_launcher_actor::behavior_type shard_thread_launcher(shard_launcher_actor::pointer self,
                                                           gpu::backend_factory make_backend) {
-  return {[self, make_backend = std::move(make_backend)](const launch_shard& launch) -> shard_launched {
-    return {self->spawn<caf::detached + caf::linked>(shard, make_backend),
-            launch.symmetric_descriptors, launch.visual_pool_descriptor};
+  return {[self, workers = device_worker_options{std::move(make_backend), {}}](
+              const launch_shard& launch) -> shard_launched {
+    shard_launched launched;
+    launched.shard = self->spawn<caf::detached + caf::linked>(shard, workers);
+    if (launch.with_vision_tower)
+      launched.tower = self->spawn<caf::detached + caf::linked>(vision_tower, workers);
+    launched.symmetric_descriptors = launch.symmetric_descriptors;
+    launched.visual_pool_descriptor = launch.visual_pool_descriptor;
+    launched.staging_descriptor = launch.staging_descriptor;
+    return launched;
   }};
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
+#include "actors/device_worker.hpp"
 #include "actors/engine_messages.hpp"
-#include "actors/shard_actor.hpp"
 
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
@@ -14,14 +14,14 @@
 #include <string>
 #include <vector>
 
-/// A shard in a process of its own, both sides of it.
+/// A shard in a process of its own, with the vision tower beside the one of rank 0: both sides of it.
 ///
 ///   node                                          child
 ///   launcher: fork and exec ---------------------> run_shard_process
 ///   secret through the control pipe -------------> reads it, listens on 127.0.0.1, any port
 ///             <------------------ the port through the report pipe
 ///   connects, open_door{secret} -----------------> the door compares, closes the port, and only then
-///             <---------------------------------- gives its shard
+///             <---------------------------------- gives its shard, and a vision tower if asked for
 ///   holds the control pipe open                    its end of file means the node is gone: exit
 namespace troupe::actors {
 
@@ -40,9 +40,10 @@ struct shard_process_options {
 /// processes of their own calls this first in its main, and returns run_shard_process's result.
 std::optional<shard_process_options> parse_shard_command(int argc, const char* const* argv);
 
-/// Serves one shard until the node ends or lets go, never longer than two seconds after that. Returns the
-/// exit status of the process.
-int run_shard_process(const shard_process_options& options);
+/// Serves one shard until the node ends or lets go, never longer than two seconds after that. If its device
+/// is lost, it says so and ends. Returns the exit status of the process. `make_backend` is for tests.
+int run_shard_process(const shard_process_options& options,
+                      gpu::backend_factory make_backend = gpu::make_operations);
 
 struct shard_process_launcher_options {
   std::string program;  // an executable that calls parse_shard_command
@@ -67,7 +68,7 @@ shard_launcher_actor::behavior_type shard_process_launcher(
     shard_launcher_actor::stateful_pointer<shard_process_state> self,
     shard_process_launcher_options options);
 
-/// Starts a shard as a detached actor of this process. It ends with the launcher.
+/// Starts a shard, maybe with a vision tower, as detached actors of this process. They end with the launcher.
 shard_launcher_actor::behavior_type shard_thread_launcher(shard_launcher_actor::pointer self,
                                                           gpu::backend_factory make_backend);
 

@@ -14,6 +14,8 @@ namespace {
 
 constexpr const char* phase_starting = "starting";
 constexpr const char* phase_restarting = "restarting shards";
+// The vision tower lives with the shard of this rank.
+constexpr int32_t tower_rank = 0;
 
 }  // namespace
 
@@ -22,20 +24,8 @@ supervisor_core::supervisor_core(self_pointer self, supervisor_options options)
 
 void supervisor_core::start() {
   self_->monitor(options_.scheduler);
-  self_->monitor(options_.tower);
   for (const auto& [name, actor] : options_.watched) self_->monitor(actor);
-  open_tower();
   open_group();
-}
-
-void supervisor_core::open_tower() {
-  self_->request(options_.tower, options_.open_timeout, open_vision_tower{})
-      .then(
-          [this](const vision_tower_opened&) {
-            tower_opened_ = true;
-            announce_if_complete();
-          },
-          [this](const caf::error& failure) { fail("vision tower: " + describe(failure)); });
 }
 
 // -- opening ------------------------------------------------------------------------------------------------
@@ -59,19 +49,28 @@ void supervisor_core::launch(int32_t rank) {
   joining.progress = {epoch_ == 1 ? phase_starting : phase_restarting, 0, 0, 0, false};
   self_->monitor(joining.launcher);
   self_->request(joining.launcher, options_.launch_timeout,
-                 launch_shard{memory_->file_descriptors(), options_.visual_pool_descriptor})
+                 launch_shard{rank == tower_rank, memory_->file_descriptors(),
+                              options_.visual_pool_descriptor, options_.staging_descriptor})
       .then(
           [this, rank, epoch = epoch_](const shard_launched& launched) {
-            if (epoch == epoch_ && stage_ == stage::opening) open_shard_of(rank, launched);
+            if (epoch == epoch_ && stage_ == stage::opening) open(rank, launched);
           },
           [this, rank, epoch = epoch_](const caf::error& failure) {
             take_failure(rank, epoch, "start", failure);
           });
 }
 
+void supervisor_core::open(int32_t rank, const shard_launched& launched) {
+  auto& joining = members_[static_cast<size_t>(rank)];
+  joining.shard = launched.shard;
+  joining.tower = launched.tower;
+  self_->monitor(joining.shard);
+  if (joining.tower) self_->monitor(joining.tower);
+  open_shard_of(rank, launched);
+  if (joining.tower) open_tower_of(rank, launched);
+}
+
 void supervisor_core::open_shard_of(int32_t rank, const shard_launched& launched) {
-  members_[static_cast<size_t>(rank)].shard = launched.shard;
-  self_->monitor(launched.shard);
   auto options = options_.shard;
   options.tp_rank = rank;
   options.epoch = epoch_;
@@ -89,6 +88,22 @@ void supervisor_core::open_shard_of(int32_t rank, const shard_launched& launched
           });
 }
 
+void supervisor_core::open_tower_of(int32_t rank, const shard_launched& launched) {
+  auto options = options_.tower;
+  options.visual_pool_descriptor = launched.visual_pool_descriptor;
+  options.staging_descriptor = launched.staging_descriptor;
+  self_->request(launched.tower, options_.open_timeout, open_vision_tower{std::move(options)})
+      .then(
+          [this, rank, epoch = epoch_](const vision_tower_opened&) {
+            if (epoch != epoch_ || stage_ != stage::opening) return;
+            members_[static_cast<size_t>(rank)].tower_opened = true;
+            announce_if_complete();
+          },
+          [this, rank, epoch = epoch_](const caf::error& failure) {
+            take_failure(rank, epoch, "open its vision tower", failure);
+          });
+}
+
 void supervisor_core::take_opened(int32_t rank, const shard_opened& opened) {
   auto& joined = members_[static_cast<size_t>(rank)];
   joined.opened = true;
@@ -102,7 +117,7 @@ void supervisor_core::take_failure(int32_t rank, uint64_t epoch, const char* wha
   const auto why = fmt::format("rank {} did not {}: {}", rank, what, describe(failure));
   // A checkpoint or setting does not get better by trying again.
   if (is(failure, engine_error::bad_configuration)) return fail(why);
-  lose({epoch, why});
+  lose({epoch, why, is(failure, engine_error::device_lost)});
 }
 
 std::string supervisor_core::graph_disagreement() const {
@@ -117,13 +132,15 @@ std::string supervisor_core::graph_disagreement() const {
 }
 
 void supervisor_core::announce_if_complete() {
-  if (stage_ != stage::opening || !tower_opened_) return;
-  if (!std::all_of(members_.begin(), members_.end(), [](const member& m) { return m.opened; })) return;
+  if (stage_ != stage::opening) return;
+  if (!std::all_of(members_.begin(), members_.end(), [](const member& m) { return m.complete(); })) return;
   if (auto why = graph_disagreement(); !why.empty()) return lose({epoch_, std::move(why)});
   stage_ = stage::serving;
-  group_ready ready{epoch_, {}, caf::actor_cast<group_watcher>(self_)};
+  const auto watcher = caf::actor_cast<group_watcher>(self_);
+  group_ready ready{epoch_, {}, watcher};
   for (const auto& joined : members_) ready.shards.push_back(joined.shard);
   spdlog::info("group of {} shards ready, epoch {}", members_.size(), epoch_);
+  self_->send(options_.encoder, tower_ready{epoch_, members_[tower_rank].tower, watcher});
   self_->send(options_.scheduler, std::move(ready));
   self_->send(options_.gateway, phase_changed{engine_phase::ready, {}, {}});
 }
@@ -151,6 +168,11 @@ void supervisor_core::lose(const group_lost& lost) {
   if (lost.epoch != epoch_ || (stage_ != stage::opening && stage_ != stage::serving)) return;
   spdlog::error("group of epoch {} lost: {}", epoch_, lost.reason);
   self_->send(options_.scheduler, lost);
+  self_->send(options_.encoder, lost);
+  if (lost.device_lost && !options_.isolated)
+    return fail(fmt::format("{}; only the end of this process heals that (with parallel.isolation = \"process\" "
+                            "it would have been a shard's)",
+                            lost.reason));
   if (too_many_losses())
     return fail(fmt::format("{} groups lost within {} s, the last: {}", losses_.size(),
                             std::chrono::duration_cast<std::chrono::seconds>(options_.loss_window).count(),
@@ -163,7 +185,7 @@ void supervisor_core::lose(const group_lost& lost) {
 /// Members are told to go; `departure_is_over` follows, when they went or when it takes too long.
 void supervisor_core::depart() {
   dismiss_members();
-  departure_ends_ = self_->clock().now() + options_.departure_timeout;
+  departure_began_ = self_->clock().now();
   self_->delayed_send(self_, options_.departure_timeout, caf::tick_atom::value);
   leave_if_all_gone();
 }
@@ -180,6 +202,7 @@ void supervisor_core::dismiss_members() {
   for (const auto& leaving : members_) {
     if (leaving.launcher) self_->send_exit(leaving.launcher, caf::exit_reason::kill);
     if (leaving.shard) self_->send_exit(leaving.shard, caf::exit_reason::kill);
+    if (leaving.tower) self_->send_exit(leaving.tower, caf::exit_reason::kill);
   }
 }
 
@@ -187,25 +210,37 @@ void supervisor_core::somebody_died(const caf::down_msg& down) {
   const auto dead = [&](const auto& handle) { return handle && handle.address() == down.source; };
   for (size_t rank = 0; rank < members_.size(); ++rank) {
     auto& fallen = members_[rank];
-    if (!dead(fallen.launcher) && !dead(fallen.shard)) continue;
-    (dead(fallen.launcher) ? fallen.launcher_gone : fallen.shard_gone) = true;
-    lose({epoch_, fmt::format("rank {} ended: {}", rank, describe(down.reason))});
+    fallen.launcher_gone |= dead(fallen.launcher);
+    fallen.shard_gone |= dead(fallen.shard);
+    fallen.tower_gone |= dead(fallen.tower);
+    if (!dead(fallen.launcher) && !dead(fallen.shard) && !dead(fallen.tower)) continue;
+    lose({epoch_, fmt::format("{} {} ended: {}", dead(fallen.tower) ? "the vision tower of rank" : "rank",
+                              rank, describe(down.reason))});
     return leave_if_all_gone();
   }
   if (down.source == options_.scheduler.address()) return fail("the scheduler ended");
-  if (down.source == options_.tower.address()) return fail("the vision tower ended");
   for (const auto& [name, actor] : options_.watched)
     if (actor.address() == down.source) return fail(fmt::format("the {} ended", name));
 }
 
 void supervisor_core::leave_if_all_gone() {
-  const auto gone = [](const member& m) { return m.launcher_gone && (!m.shard || m.shard_gone); };
-  if (std::all_of(members_.begin(), members_.end(), gone)) departure_is_over();
+  if (std::all_of(members_.begin(), members_.end(), [](const member& m) { return m.gone(); }))
+    departure_is_over();
 }
 
 void supervisor_core::tick() {
   const bool departing = stage_ == stage::departing || stage_ == stage::stopping;
-  if (!departing || self_->clock().now() < departure_ends_) return;  // of an earlier departure
+  const auto passed = self_->clock().now() - departure_began_;
+  if (!departing || passed < options_.departure_timeout) return;  // of an earlier departure
+  const auto& last = members_[tower_rank];
+  const bool tower_stays = last.tower && !last.tower_gone;
+  if (stage_ == stage::stopping || !tower_stays) return leave_behind();
+  if (passed >= options_.tower_timeout)
+    return fail("the vision tower of a lost group does not end, and could still write visual rows");
+  self_->delayed_send(self_, options_.departure_timeout, caf::tick_atom::value);
+}
+
+void supervisor_core::leave_behind() {
   spdlog::warn("a member of the group of epoch {} does not end: it is left behind", epoch_);
   departure_is_over();
 }
@@ -220,6 +255,7 @@ void supervisor_core::fail(std::string why) {
   spdlog::error("the engine failed: {}", why);
   dismiss_members();
   stage_ = stage::failed;
+  self_->send(options_.encoder, groups_ended{why});
   self_->send(options_.gateway, phase_changed{engine_phase::failed, std::move(why), {}});
 }
 

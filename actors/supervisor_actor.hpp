@@ -20,26 +20,32 @@ namespace troupe::actors {
 struct supervisor_options {
   /// Everything of a shard but rank, epoch, backend, lanes and descriptors.
   shard_options shard;
+  /// Everything of the vision tower but descriptors.
+  vision_tower_options tower;
   std::vector<gpu::backend_options> backends;  // [tp_size]
   transport::group_placement symmetric;
   std::vector<transport::lane_request> lanes;
   int visual_pool_descriptor = -1;
+  int staging_descriptor = -1;
+  bool isolated = false;  // every shard in a process of its own, which takes a lost device along when it ends
   /// Makes the actor that starts the shard of one rank.
   std::function<shard_launcher_actor(caf::actor_system&)> make_launcher;
 
   std::chrono::milliseconds launch_timeout{30'000};
   std::chrono::milliseconds open_timeout{1'800'000};    // weights of hundreds of GB from a slow disk
-  std::chrono::milliseconds departure_timeout{3'000};   // an old member that has not gone by then is left
+  std::chrono::milliseconds departure_timeout{3'000};   // an old shard that has not gone by then is left
+  std::chrono::milliseconds tower_timeout{300'000};     // an old vision tower must go: then the engine failed
   int32_t max_losses = 3;                               // of groups within `loss_window`: then give up
   std::chrono::milliseconds loss_window{60'000};
 
   inner_gateway_actor gateway;
   scheduler_actor scheduler;
-  vision_tower_actor tower;
+  vision_encoder_actor encoder;
   std::vector<std::pair<std::string, caf::actor>> watched;  // others whose end is the engine's end
 };
 
-/// Starts the engine and keeps the tensor-parallel group alive:
+/// Starts the engine and keeps the tensor-parallel group alive, with the vision tower beside the shard of
+/// rank 0:
 ///
 ///            all opened, digests equal
 ///   opening --------------------------> serving
@@ -47,9 +53,11 @@ struct supervisor_options {
 ///     |   \ a member fails or dies, in either state; the scheduler sees a step fail
 ///     |    v                             v
 ///   departing: members are told to go, the shared memory is aborted; when they are gone (or too slow) a
-///     |        new group opens, with a new epoch, new members and new symmetric memory
+///     |        new group opens, with a new epoch, new members and new symmetric memory. Visual pool and
+///     |        staging memory stay, so an old tower must have gone: it could write into rows given to others
 ///     v
-///   failed: too many losses in a short time, or a fault that will not go away
+///   failed: too many losses in a short time, or a fault that will not go away (such as a lost device of
+///           this process)
 class supervisor_core {
  public:
   using self_pointer = supervisor_actor::stateful_pointer<struct supervisor_state>;
@@ -67,25 +75,35 @@ class supervisor_core {
   enum class stage : uint8_t { opening, serving, departing, failed, stopping };
   struct member {
     shard_launcher_actor launcher;
-    shard_actor shard;  // null until launched
+    shard_actor shard;         // null until launched
+    vision_tower_actor tower;  // of rank 0 alone
     bool opened = false;
+    bool tower_opened = false;
     gpu::digest128 graphs{};
     loading_progress progress;
     bool launcher_gone = false;
     bool shard_gone = false;
+    bool tower_gone = false;
+
+    bool complete() const { return opened && (!tower || tower_opened); }
+    bool gone() const {
+      return launcher_gone && (!shard || shard_gone) && (!tower || tower_gone);
+    }
   };
 
   void open_group();
   void launch(int32_t rank);
+  void open(int32_t rank, const shard_launched& launched);
   void open_shard_of(int32_t rank, const shard_launched& launched);
+  void open_tower_of(int32_t rank, const shard_launched& launched);
   void take_opened(int32_t rank, const shard_opened& opened);
   void take_failure(int32_t rank, uint64_t epoch, const char* what, const caf::error& failure);
-  void open_tower();
   void announce_if_complete();
   std::string graph_disagreement() const;
   void dismiss_members();
   void depart();
   void leave_if_all_gone();
+  void leave_behind();
   void departure_is_over();
   void fail(std::string why);
   bool too_many_losses();
@@ -97,9 +115,8 @@ class supervisor_core {
   uint64_t epoch_ = 0;
   std::optional<transport::symmetric_memory> memory_;  // of the group of `epoch_`
   std::vector<member> members_;                        // [tp_rank]
-  bool tower_opened_ = false;
   std::deque<scheduling::time_point> losses_;
-  scheduling::time_point departure_ends_;
+  scheduling::time_point departure_began_;
   caf::error stop_reason_;
 };
 

@@ -11,13 +11,13 @@
 #include "actors/supervisor_actor.hpp"
 #include "actors/tokenizer_actor.hpp"
 #include "actors/vision_encoder_actor.hpp"
-#include "actors/vision_tower_actor.hpp"
 #include "config/error.hpp"
 #include "config/model_config.hpp"
 #include "model/engine_limits.hpp"
 #include "model/model_runner.hpp"
 #include "model/tokenizer/chat_template_file.hpp"
 #include "model/tokenizer/tokenizer.hpp"
+#include "model/vision/vision_staging.hpp"
 #include "model/vision/visual_pool.hpp"
 #include "model/weights/model_weights.hpp"
 #include "model/weights/safetensors.hpp"
@@ -96,11 +96,15 @@ system_config::system_config() {
   load<caf::io::middleman>();
   add_message_type<open_shard>("troupe_open_shard");
   add_message_type<shard_opened>("troupe_shard_opened");
+  add_message_type<open_vision_tower>("troupe_open_vision_tower");
+  add_message_type<vision_tower_opened>("troupe_vision_tower_opened");
+  add_message_type<encode_media>("troupe_encode_media");
+  add_message_type<media_encoded>("troupe_media_encoded");
   add_message_type<shard_progress>("troupe_shard_progress");
   add_message_type<run_step>("troupe_run_step");
   add_message_type<step_completed>("troupe_step_completed");
   add_message_type<open_door>("troupe_open_door");
-  add_message_type<shard_actor>("troupe_shard_actor");
+  add_message_type<door_opened>("troupe_door_opened");
   add_error_category(engine_error_category, render_engine_error);
   // `stealing` leaves a message between two actors waiting for the sender's worker.
   set("scheduler.policy", caf::atom("sharing"));
@@ -122,12 +126,12 @@ struct engine::state {
   inner_gateway_actor make_gateway() const;
   detokenizer_actor make_detokenizer() const;
   tokenizer_actor make_tokenizer() const;
-  vision_tower_actor make_tower() const;
-  vision_encoder_actor make_encoder(const vision_tower_actor& tower);
+  vision_encoder_actor make_encoder();
   scheduler_actor make_scheduler(const detokenizer_actor& detokenizer,
                                  const vision_encoder_actor& encoder) const;
+  vision_tower_options tower() const;
   supervisor_options supervise(const inner_gateway_actor& gateway, const scheduler_actor& scheduler,
-                               const vision_tower_actor& tower) const;
+                               const vision_encoder_actor& encoder) const;
   std::function<shard_launcher_actor(caf::actor_system&)> launcher() const;
 
   caf::actor_system& system;
@@ -136,9 +140,9 @@ struct engine::state {
   const config::engine_config config;
   const std::shared_ptr<const config::checkpoint_config> checkpoint;
   const std::shared_ptr<const model::tokenizer> tokenizer;
-  const std::shared_ptr<const model::safetensors_folder> weights;
   const model::engine_limits limits;
   model::visual_pool pool;
+  std::shared_ptr<const model::vision_staging> staging;
   inner_gateway_actor gateway;
   gateway_actor public_gateway;
   /// In the order in which they end: who gives work ends before who does it.
@@ -155,11 +159,12 @@ engine::state::state(caf::actor_system& home, const config::engine_config& setti
           config::read_checkpoint_config(config))),
       tokenizer(std::make_shared<const model::tokenizer>(
           model::tokenizer::load(checkpoint->folder / "tokenizer.json"))),
-      weights(std::make_shared<const model::safetensors_folder>(checkpoint->folder)),
       limits(model::derive_limits(config, *checkpoint, kv_memory_bytes(where, config, *checkpoint))),
-      pool(make_pool()) {
+      pool(make_pool()),
+      staging(std::make_shared<const model::vision_staging>(model::staging_shape{
+          limits.vision_max_patches, checkpoint->model.vision.patch_width(), limits.activation})) {
   check_isolation(system, config);
-  model::check_tensors(*weights, checkpoint->model);
+  model::check_tensors(model::safetensors_folder(checkpoint->folder), checkpoint->model);
   spdlog::info(
       "{}: context {} tokens, {} KV blocks of {} tokens, {} visual rows, steps of up to {} tokens and {} "
       "sequences, {} ranks",
@@ -174,10 +179,9 @@ void engine::state::spawn_all() {
   public_gateway = gateway;
   const auto text = make_tokenizer();
   const auto detokenizer = make_detokenizer();
-  const auto tower = make_tower();
-  const auto encoder = make_encoder(tower);
+  const auto encoder = make_encoder();
   const auto scheduler = make_scheduler(detokenizer, encoder);
-  auto options = supervise(gateway, scheduler, tower);
+  auto options = supervise(gateway, scheduler, encoder);
   options.watched = {{"tokenizer", caf::actor_cast<caf::actor>(text)},
                      {"detokenizer", caf::actor_cast<caf::actor>(detokenizer)},
                      {"vision encoder", caf::actor_cast<caf::actor>(encoder)}};
@@ -190,8 +194,7 @@ void engine::state::spawn_all() {
       {"scheduler", caf::actor_cast<caf::actor>(scheduler)},
       {"detokenizer", caf::actor_cast<caf::actor>(detokenizer)},
       {"tokenizer", caf::actor_cast<caf::actor>(text)},
-      {"vision encoder", caf::actor_cast<caf::actor>(encoder)},
-      {"vision tower", caf::actor_cast<caf::actor>(tower)}};
+      {"vision encoder", caf::actor_cast<caf::actor>(encoder)}};
   actors.insert(actors.begin(), first.begin(), first.end());
 }
 
@@ -220,21 +223,7 @@ tokenizer_actor engine::state::make_tokenizer() const {
   return system.spawn<caf::detached>(actors::tokenizer, std::move(options));
 }
 
-vision_tower_actor engine::state::make_tower() const {
-  vision_tower_options options;
-  options.checkpoint = checkpoint;
-  options.weights = weights;
-  options.runner.activation = limits.activation;
-  options.runner.eager = config.limits.eager;
-  options.runner.max_patches = limits.vision_max_patches;
-  options.runner.max_segments = limits.vision_max_segments;
-  options.backend = where.vision_tower();
-  options.pool_rows = limits.plan.visual_pool_rows;
-  options.visual_pool_descriptor = pool.file_descriptor();
-  return system.spawn<caf::detached>(vision_tower, std::move(options));
-}
-
-vision_encoder_actor engine::state::make_encoder(const vision_tower_actor& tower) {
+vision_encoder_actor engine::state::make_encoder() {
   media_worker_options worker;
   worker.checkpoint = checkpoint;
   worker.activation = limits.activation;
@@ -245,13 +234,13 @@ vision_encoder_actor engine::state::make_encoder(const vision_tower_actor& tower
 
   vision_encoder_options options;
   options.pool_rows = limits.plan.visual_pool_rows;
-  options.max_patches = limits.vision_max_patches;
-  options.tower = tower;
+  options.staging = staging;
+  options.max_segments = limits.vision_max_segments;
   for (size_t i = 0; i < num_media_workers; ++i) {
     options.workers.push_back(system.spawn<caf::detached>(media_worker, worker));
     actors.emplace_back("media worker", caf::actor_cast<caf::actor>(options.workers.back()));
   }
-  return system.spawn(vision_encoder, std::move(options));
+  return system.spawn<caf::detached>(vision_encoder, std::move(options));
 }
 
 scheduler_actor engine::state::make_scheduler(const detokenizer_actor& detokenizer,
@@ -271,9 +260,21 @@ scheduler_actor engine::state::make_scheduler(const detokenizer_actor& detokeniz
   return system.spawn(scheduler, std::move(options));
 }
 
+vision_tower_options engine::state::tower() const {
+  vision_tower_options options;
+  options.weights.folder = std::filesystem::absolute(checkpoint->folder).string();
+  options.activation = limits.activation;
+  options.eager = config.limits.eager;
+  options.max_patches = limits.vision_max_patches;
+  options.max_segments = limits.vision_max_segments;
+  options.backend = where.vision_tower();
+  options.pool_rows = limits.plan.visual_pool_rows;
+  return options;
+}
+
 supervisor_options engine::state::supervise(const inner_gateway_actor& front,
                                             const scheduler_actor& scheduler,
-                                            const vision_tower_actor& tower) const {
+                                            const vision_encoder_actor& encoder) const {
   supervisor_options options;
   options.shard.weights.folder = std::filesystem::absolute(checkpoint->folder).string();
   options.shard.limits = limits.plan;
@@ -287,11 +288,14 @@ supervisor_options engine::state::supervise(const inner_gateway_actor& front,
   options.symmetric = where.symmetric();
   for (int32_t rank = 0; rank < limits.tp_size; ++rank)
     options.backends.push_back(where.shard(rank));
+  options.tower = tower();
   options.visual_pool_descriptor = pool.file_descriptor();
+  options.staging_descriptor = staging->file_descriptor();
+  options.isolated = config.parallel.isolation == config::isolation_mode::process;
   options.make_launcher = launcher();
   options.gateway = front;
   options.scheduler = scheduler;
-  options.tower = tower;
+  options.encoder = encoder;
   return options;
 }
 

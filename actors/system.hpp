@@ -30,7 +30,7 @@ class engine {
   /// the configuration says. Returns at once: loading goes on in the background, `get_status` tells how
   /// far. Throws config::error for a configuration or checkpoint that cannot work.
   ///
-  /// `make_backend` makes the backends of shards that are threads (tests).
+  /// `make_backend` makes the backends of shards and vision tower where they are threads (tests).
   engine(caf::actor_system& system, const config::engine_config& config,
          gpu::backend_factory make_backend = gpu::make_operations);
   ~engine();

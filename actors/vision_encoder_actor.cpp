@@ -17,6 +17,11 @@ int64_t bytes_of(const model::patch_rows& rows) {
   return static_cast<int64_t>(rows.pixels.size());
 }
 
+/// Whether a tower that answered so will answer no more: it says so itself, or CAF says it of it.
+bool means_loss(const caf::error& failure) {
+  return is(failure, engine_error::device_lost) || failure.category() != engine_error_category;
+}
+
 }  // namespace
 
 void patch_cache::insert(const plan::media_digest& digest, patches rows) {
@@ -54,7 +59,8 @@ vision_encoder_core::vision_encoder_core(self_pointer self, vision_encoder_optio
       options_(std::move(options)),
       rows_(options_.pool_rows),
       pixels_(options_.max_cached_pixel_bytes),
-      free_workers_(options_.workers) {}
+      free_workers_(options_.workers),
+      slots_(options_.staging, options_.max_segments) {}
 
 // -- digests ------------------------------------------------------------------------------------------------
 
@@ -128,6 +134,7 @@ void vision_encoder_core::take_digest(const pixel_job& job, const media_processe
 // -- rows ---------------------------------------------------------------------------------------------------
 
 caf::result<rows_acquired> vision_encoder_core::acquire(const acquire_rows& message) {
+  if (!towers_ended_.empty()) return make_error(engine_error::media_failed, towers_ended_);
   if (auto why = rows_.enqueue(message.id, items_of(*message.prompt)); !why.empty())
     return make_error(engine_error::media_failed, std::move(why));
   auto promise = self_->make_response_promise<rows_acquired>();
@@ -154,7 +161,7 @@ void vision_encoder_core::serve_waiting() {
   for (auto& claim : rows_.serve()) {
     auto job = job_for(claim.digest);
     if (auto patches = pixels_.take(claim.digest)) {
-      encode_queue_.push_back({claim.digest, std::move(patches), std::move(claim.rows)});
+      slots_.enqueue({claim.digest, std::move(patches), std::move(claim.rows)});
     } else {
       claims_.emplace(claim.digest, std::move(claim.rows));
       // Rows are claimed and others may wait for them: before the digests of requests to come.
@@ -181,7 +188,7 @@ void vision_encoder_core::take_claimed_pixels(const pixel_job& job, const media_
   if (processed.refused) return fail_claim(job.digest, processed.refused->message);
   if (processed.digest != job.digest)
     return fail_claim(job.digest, "a picture has other pixels than when it was first decoded");
-  encode_queue_.push_back({job.digest, processed.patches, std::move(found->second)});
+  slots_.enqueue({job.digest, processed.patches, std::move(found->second)});
   claims_.erase(found);
   feed_tower();
 }
@@ -200,33 +207,67 @@ void vision_encoder_core::fail_claim(const plan::media_digest& digest, const std
 // -- tower --------------------------------------------------------------------------------------------------
 
 void vision_encoder_core::feed_tower() {
-  if (tower_busy_ || encode_queue_.empty()) return;
-  std::vector<encode_job> jobs;
-  int64_t patches = 0;
-  while (!encode_queue_.empty()) {
-    patches += encode_queue_.front().patches->grid.patches();
-    if (!jobs.empty() && patches > options_.max_patches) break;
-    jobs.push_back(std::move(encode_queue_.front()));
-    encode_queue_.pop_front();
+  slots_.fill();
+  while (tower_) {
+    auto run = slots_.hand_over();
+    if (!run) return;
+    const auto slot = run->slot;
+    // A run waits for the one before it: each of them has its own time.
+    const auto timeout = options_.work_timeout * model::vision_staging::num_slots;
+    self_->request(tower_->tower, timeout, *std::move(run))
+        .then([this, slot, epoch = tower_->epoch](
+                  const media_encoded& encoded) { take_encoded(epoch, slot, encoded); },
+              [this, slot, epoch = tower_->epoch](const caf::error& failure) {
+                take_tower_failure(epoch, slot, failure);
+              });
   }
-  tower_busy_ = true;
-  self_->request(options_.tower, options_.work_timeout, encode_media{jobs})
-      .then([this, jobs](const media_encoded& encoded) { finish_encoding(jobs, encoded); },
-            [this, jobs](const caf::error& failure) {
-              spdlog::error("the vision tower failed: {}", describe(failure));
-              tower_busy_ = false;
-              for (const auto& job : jobs) fail_claim(job.digest, describe(failure));
-              feed_tower();
-            });
 }
 
-void vision_encoder_core::finish_encoding(const std::vector<encode_job>& jobs,
-                                          const media_encoded& encoded) {
-  tower_busy_ = false;
+void vision_encoder_core::take_encoded(uint64_t epoch, int32_t slot, const media_encoded& encoded) {
+  if (!tower_ || tower_->epoch != epoch) return;  // of a tower that was lost meanwhile
   graph_captures_after_start_ = encoded.graph_captures_after_start;
   arena_allocations_after_start_ = encoded.arena_allocations_after_start;
-  for (const auto& job : jobs) rows_.filled(job.digest);
+  for (const auto& digest : slots_.finish(slot)) rows_.filled(digest);
   serve_waiting();  // rows that nobody waits for any more can be given to the next
+}
+
+void vision_encoder_core::take_tower_failure(uint64_t epoch, int32_t slot, const caf::error& failure) {
+  if (!tower_ || tower_->epoch != epoch) return;
+  const auto why = describe(failure);
+  spdlog::error("the vision tower failed: {}", why);
+  if (means_loss(failure)) {
+    const group_lost lost{epoch, "vision tower: " + why, is(failure, engine_error::device_lost)};
+    self_->send(tower_->watcher, lost);
+    return lose_tower(lost);
+  }
+  for (const auto& digest : slots_.fail(slot)) fail_claim(digest, why);
+  feed_tower();
+}
+
+void vision_encoder_core::use_tower(const tower_ready& ready) {
+  tower_ = ready;
+  feed_tower();
+}
+
+void vision_encoder_core::lose_tower(const group_lost& lost) {
+  if (!tower_ || tower_->epoch != lost.epoch) return;
+  tower_.reset();
+  for (const auto& digest : slots_.take_back())
+    fail_claim(digest, fmt::format("{} vision towers were lost while they encoded the picture, the last: {}",
+                                   vision_slots::max_losses, lost.reason));
+}
+
+/// Whoever waits hears it; rows that are filled stay with those who hold them.
+void vision_encoder_core::end_towers(const groups_ended& ended) {
+  towers_ended_ = ended.reason;
+  tower_.reset();
+  for (auto& [id, waiting] : std::exchange(acquisitions_, {})) {
+    waiting.promise.deliver(make_error(engine_error::media_failed, ended.reason));
+    rows_.release(id);
+  }
+  for (const auto& digest : slots_.clear()) rows_.failed(digest);
+  for (const auto& [digest, rows] : std::exchange(claims_, {})) rows_.failed(digest);
+  std::erase_if(jobs_, [](const pixel_job& job) { return job.for_claim; });
 }
 
 void vision_encoder_core::answer_ready() {
@@ -270,6 +311,9 @@ vision_encoder_actor::behavior_type vision_encoder(
       [core](const prepare_media& message) { return core->prepare(message); },
       [core](const acquire_rows& message) { return core->acquire(message); },
       [core](const release_rows& message) { core->release(message.id); },
+      [core](const tower_ready& ready) { core->use_tower(ready); },
+      [core](const group_lost& lost) { core->lose_tower(lost); },
+      [core](const groups_ended& ended) { core->end_towers(ended); },
       [core](get_vision_statistics) { return core->statistics(); },
   };
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/engine_messages.hpp"
+#include "actors/vision_slots.hpp"
 #include "actors/visual_rows.hpp"
 
 #include <caf/stateful_actor.hpp>
@@ -12,6 +13,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -43,20 +45,22 @@ class patch_cache {
 
 struct vision_encoder_options {
   int32_t pool_rows = 0;
-  int32_t max_patches = 0;           // to hand to the tower at once, unless a single item has more
+  std::shared_ptr<const model::vision_staging> staging;
+  int32_t max_segments = 0;  // temporal groups that the tower runs at once
   int64_t max_cached_pixel_bytes = int64_t{256} << 20;
   std::chrono::milliseconds work_timeout{300'000};  // one item on a worker, one hand-over to the tower
   std::vector<media_worker_actor> workers;
-  vision_tower_actor tower;
 };
 
-/// Owner of the visual pool's rows. Workers make pixels, the tower turns them into rows; this actor only
-/// decides what is wanted next:
+/// Owner of the visual pool's rows and of the staging memory. Workers make pixels, the tower turns them into
+/// rows; this actor decides what is wanted next, and copies pixels to where the tower reads them (so it has a
+/// thread of its own: spawned detached):
 ///
 ///   prepare_media   item -> worker -> digest (pixels kept while there is room)
-///   acquire_rows    wait for room, in order -> claim rows -> pixels -> tower -> rows are filled -> answer
+///   acquire_rows    wait for room, in order -> claim rows -> pixels -> slot -> tower -> rows are filled -> answer
 ///
-/// Each worker and the tower hold at most one piece of work; all else waits here, where it can be dropped.
+/// Each worker holds at most one piece of work and the tower one per slot; all else waits here, where it can be
+/// dropped. A tower lives and dies with its group: what one had not encoded when it was lost, the next encodes.
 class vision_encoder_core {
  public:
   using self_pointer = vision_encoder_actor::stateful_pointer<struct vision_encoder_state>;
@@ -66,9 +70,13 @@ class vision_encoder_core {
   caf::result<media_prepared> prepare(const prepare_media& message);
   caf::result<rows_acquired> acquire(const acquire_rows& message);
   void release(request_id id);
+  void use_tower(const tower_ready& ready);
+  void lose_tower(const group_lost& lost);
+  void end_towers(const groups_ended& ended);
   vision_statistics statistics() const;
 
   const visual_rows& rows() const { return rows_; }
+  const vision_slots& slots() const { return slots_; }
 
  private:
   using request_pointer = std::shared_ptr<const completion_request>;
@@ -101,7 +109,8 @@ class vision_encoder_core {
   void serve_waiting();
   pixel_job job_for(const plan::media_digest& digest) const;
   void feed_tower();
-  void finish_encoding(const std::vector<encode_job>& jobs, const media_encoded& encoded);
+  void take_encoded(uint64_t epoch, int32_t slot, const media_encoded& encoded);
+  void take_tower_failure(uint64_t epoch, int32_t slot, const caf::error& failure);
   void fail_claim(const plan::media_digest& digest, const std::string& why);
   void answer_ready();
   rows_acquired rows_of(request_id id, const plan::prompt& prompt) const;
@@ -115,8 +124,9 @@ class vision_encoder_core {
   std::unordered_map<request_id, preparation> preparations_;
   std::map<request_id, acquisition> acquisitions_;  // not answered yet
   std::unordered_map<plan::media_digest, std::vector<int32_t>, media_digest_hash> claims_;
-  std::deque<encode_job> encode_queue_;
-  bool tower_busy_ = false;
+  vision_slots slots_;
+  std::optional<tower_ready> tower_;  // empty while there is none to encode
+  std::string towers_ended_;          // why there will be none; empty: there may be
   int64_t graph_captures_after_start_ = 0;
   int64_t arena_allocations_after_start_ = 0;
 };

@@ -68,6 +68,8 @@ actors::vision_encoder_actor::behavior_type null_encoder(actors::vision_encoder_
   return {[](const actors::prepare_media&) { return actors::media_prepared{}; },
           [](const actors::acquire_rows&) { return actors::rows_acquired{}; },
           [](const actors::release_rows&) {},
+          [](const actors::tower_ready&) {}, [](const actors::group_lost&) {},
+          [](const actors::groups_ended&) {},
           [](const actors::get_vision_statistics&) { return actors::vision_statistics{}; }};
 }
 

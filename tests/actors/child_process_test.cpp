@@ -124,7 +124,7 @@ BOOST_AUTO_TEST_CASE(whoever_does_not_know_the_secret_gets_no_shard) {
   const auto knock = [&](const std::string& word) {
     std::string reply;
     self->request(*door, 10s, actors::open_door{word})
-        .receive([&](const actors::shard_actor&) { reply = "opened"; },
+        .receive([&](const actors::door_opened&) { reply = "opened"; },
                  [&](const caf::error& error) { reply = actors::describe(error); });
     return reply;
   };

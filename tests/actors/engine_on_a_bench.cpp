@@ -12,6 +12,7 @@
 #include <caf/send.hpp>
 #include <fmt/format.h>
 
+#include <cstring>
 #include <utility>
 
 namespace troupe::testing {
@@ -21,7 +22,26 @@ using machine_pointer = std::shared_ptr<fake_machine>;
 
 // A picture of 6 x 6 patches: 9 visual tokens.
 constexpr model::patch_grid picture_grid{1, 6, 6};
+// What a slot of the staging memory holds; patches of the fakes are small.
+constexpr int32_t slot_patches = 64;
+constexpr int32_t slot_segments = 16;
+constexpr int32_t patch_width = 2;
 constexpr int32_t block_size = 4;
+
+/// What the fakes' pixels are: every temporal group begins with this.
+struct group_mark {
+  plan::media_digest digest{};
+  int32_t group = 0;
+};
+static_assert(sizeof(group_mark) <= sizeof(float) * patch_width * 36);
+
+void mark_pixels(model::patch_rows& patches, const plan::media_digest& digest) {
+  const size_t group_bytes = patches.pixels.size() / static_cast<size_t>(patches.grid.t);
+  for (int32_t group = 0; group < patches.grid.t; ++group) {
+    const group_mark mark{digest, group};
+    std::memcpy(patches.pixels.data() + static_cast<size_t>(group) * group_bytes, &mark, sizeof mark);
+  }
+}
 
 actors::media_worker_actor::behavior_type fake_media_worker(actors::media_worker_actor::pointer,
                                                             machine_pointer machine) {
@@ -31,8 +51,10 @@ actors::media_worker_actor::behavior_type fake_media_worker(actors::media_worker
     const auto& item = message.request->media.at(static_cast<size_t>(message.media_index));
     auto patches = std::make_shared<model::patch_rows>();
     patches->grid = item.grid;
-    patches->pixels.resize(16);  // only their number matters
-    return {actors::digest_encoded(item), std::move(patches), std::nullopt};
+    const auto digest = actors::digest_encoded(item);
+    patches->pixels.resize(sizeof(float) * patch_width * static_cast<size_t>(item.grid.patches()));
+    mark_pixels(*patches, digest);
+    return {digest, std::move(patches), std::nullopt};
   }};
 }
 
@@ -40,24 +62,44 @@ struct fake_tower_state {
   std::vector<caf::typed_response_promise<actors::media_encoded>> unanswered;
 };
 
-/// Fills the toy model's pool, at once.
+/// Fills the toy model's pool, at once, with the rows of whatever pictures lie in the slot.
+void encode(fake_machine& machine, const actors::encode_media& message) {
+  int64_t patch = 0;
+  for (const auto& job : message.jobs) {
+    const auto group_rows = std::ssize(job.rows) / job.grid.t;
+    auto row = job.rows.begin();
+    for (int32_t group = 0; group < job.grid.t; ++group, patch += job.grid.patches() / job.grid.t) {
+      group_mark mark;
+      std::memcpy(&mark, machine.staging->slot(message.slot).at(patch).data, sizeof mark);
+      if (mark.group == 0) machine.seen.encoded.push_back(mark.digest);
+      for (auto i = mark.group * group_rows; i < (mark.group + 1) * group_rows; ++i)
+        machine.pool.at(static_cast<size_t>(*row++)) =
+            simulation::visual_row_value(mark.digest, static_cast<int32_t>(i));
+    }
+  }
+}
+
 actors::vision_tower_actor::behavior_type fake_tower(
     actors::vision_tower_actor::stateful_pointer<fake_tower_state> self, machine_pointer machine) {
   return {
-      [](actors::open_vision_tower) { return actors::vision_tower_opened{}; },
+      [self, machine](const actors::open_vision_tower&) {
+        machine->seen.tower = self;
+        return actors::vision_tower_opened{};
+      },
       [self, machine](const actors::encode_media& message) -> caf::result<actors::media_encoded> {
         if (machine->behave.tower_fails)
           return actors::make_error(actors::engine_error::device_failed, "the fake tower was told to fail");
-        for (const auto& job : message.jobs) {
-          machine->seen.encoded.push_back(job.digest);
-          for (size_t i = 0; i < job.rows.size(); ++i)
-            machine->pool.at(static_cast<size_t>(job.rows[i])) =
-                simulation::visual_row_value(job.digest, static_cast<int32_t>(i));
+        if (machine->behave.tower_loses_device > 0) {
+          --machine->behave.tower_loses_device;
+          ++machine->seen.devices_lost;
+          return actors::make_error(actors::engine_error::device_lost, "the fake tower was told to lose it");
         }
+        encode(*machine, message);
         if (!machine->behave.tower_is_silent) return actors::media_encoded{};
         return self->state.unanswered.emplace_back(
             self->make_response_promise<actors::media_encoded>());
-      }};
+      },
+      [](caf::tick_atom) {}};
 }
 
 struct fake_shard_state {
@@ -131,9 +173,11 @@ actors::shard_actor::behavior_type fake_shard(
 
 actors::shard_launcher_actor::behavior_type fake_launcher(actors::shard_launcher_actor::pointer self,
                                                           machine_pointer machine) {
-  return {[self, machine](const actors::launch_shard& launch) -> actors::shard_launched {
-    return {self->spawn<caf::linked>(fake_shard, machine), launch.symmetric_descriptors,
-            launch.visual_pool_descriptor};
+  return {[self, machine](const actors::launch_shard& launch) {
+    actors::shard_launched launched;
+    launched.shard = self->spawn<caf::linked>(fake_shard, machine);
+    if (launch.with_vision_tower) launched.tower = self->spawn<caf::linked>(fake_tower, machine);
+    return launched;
   }};
 }
 
@@ -200,6 +244,8 @@ engine_bench::engine_bench(bench_options options)
       machine_(std::make_shared<fake_machine>()) {
   machine_->limits = limits();
   machine_->pool.assign(static_cast<size_t>(options_.visual_pool_rows), 0);
+  machine_->staging = std::make_shared<const model::vision_staging>(
+      model::staging_shape{slot_patches, patch_width, gpu::dtype::f32});
   spawn_actors();
   run();
 }
@@ -211,7 +257,7 @@ engine_bench::~engine_bench() {
   pass(std::chrono::milliseconds{4'000});
   for (const auto& actor :
        {caf::actor_cast<caf::actor>(gateway), caf::actor_cast<caf::actor>(scheduler),
-        caf::actor_cast<caf::actor>(encoder), caf::actor_cast<caf::actor>(tower)})
+        caf::actor_cast<caf::actor>(encoder)})
     caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
   run();
   system_.await_actors_before_shutdown(false);
@@ -243,12 +289,11 @@ void engine_bench::spawn_actors() {
                                                             model::template_kind::instruct});
   const auto detokenizer =
       system_.spawn(actors::detokenizer, actors::detokenizer_options{tokenizer_, gateway});
-  tower = system_.spawn(fake_tower, machine_);
 
   actors::vision_encoder_options vision;
   vision.pool_rows = options_.visual_pool_rows;
-  vision.max_patches = 64;
-  vision.tower = tower;
+  vision.staging = machine_->staging;
+  vision.max_segments = slot_segments;
   for (int32_t i = 0; i < 2; ++i) vision.workers.push_back(system_.spawn(fake_media_worker, machine_));
   encoder = system_.spawn(actors::vision_encoder, std::move(vision));
 
@@ -273,7 +318,8 @@ void engine_bench::spawn_actors() {
   };
   watching.gateway = gateway;
   watching.scheduler = scheduler;
-  watching.tower = tower;
+  watching.encoder = encoder;
+  watching.isolated = options_.isolated;
   watching.watched = {{"tokenizer", caf::actor_cast<caf::actor>(text)},
                       {"detokenizer", caf::actor_cast<caf::actor>(detokenizer)},
                       {"vision encoder", caf::actor_cast<caf::actor>(encoder)}};
@@ -302,6 +348,18 @@ std::shared_ptr<actors::completion_request> engine_bench::picture_request(const 
   item.grid = picture_grid;
   item.pixels = 96 * 96;
   request->media.push_back(std::move(item));
+  return request;
+}
+
+std::shared_ptr<actors::completion_request> engine_bench::clip_request(const std::string& clip,
+                                                                       int32_t groups,
+                                                                       int32_t max_tokens) {
+  auto request = picture_request(clip, max_tokens);
+  request->chat.messages.front().content.front() = model::media_part{0, true};
+  auto& item = request->media.front();
+  item.video = true;
+  item.frames.resize(static_cast<size_t>(2 * groups), item.frames.front());
+  item.grid.t = groups;
   return request;
 }
 
@@ -377,6 +435,7 @@ const actors::gateway_core& engine_bench::gateway_core() const {
 std::string engine_bench::check() const {
   if (auto why = scheduler_core().planner().check(); !why.empty()) return why;
   if (auto why = encoder_core().rows().check(); !why.empty()) return why;
+  if (auto why = encoder_core().slots().check(); !why.empty()) return why;
   if (machine_->seen.ranks_saw_different_plans) return "two ranks saw different plans for one step";
   for (const auto& [id, answer] : answers_)
     if (answer->ends > 1 || answer->events_after_end > 0)

@@ -8,6 +8,7 @@
 #include "answers.hpp"
 #include "config/model_config.hpp"
 #include "model/tokenizer/tokenizer.hpp"
+#include "model/vision/vision_staging.hpp"
 #include "simulation/toy_model.hpp"
 
 #include <caf/actor_system.hpp>
@@ -34,6 +35,7 @@ struct fake_behaviours {
   bool shards_are_silent = false;
   bool tower_is_silent = false;
   bool tower_fails = false;
+  int32_t tower_loses_device = 0;  // with so many runs to come
   std::optional<actors::refusal> refuse_pictures;
   /// What a rank reports instead of its honest result.
   std::function<caf::result<actors::step_completed>(int32_t rank, actors::step_completed honest)> on_step;
@@ -45,8 +47,10 @@ struct fake_behaviours {
 /// What the fakes did.
 struct fake_records {
   std::vector<actors::shard_actor> shards;      // [rank] of the newest group
+  actors::vision_tower_actor tower;             // of the newest group
   std::vector<uint64_t> epochs;                 // of groups as they opened
   std::vector<plan::media_digest> encoded;      // in the order of the tower
+  int32_t devices_lost = 0;                     // by towers
   int32_t pictures_processed = 0;
   int64_t steps = 0;                            // run by rank 0
   std::map<actors::step_order, int64_t> orders; // of rank 0's
@@ -61,10 +65,12 @@ struct fake_machine {
   fake_records seen;
   plan::plan_limits limits;
   simulation::visual_pool_values pool;
+  std::shared_ptr<const model::vision_staging> staging;
 };
 
 struct bench_options {
   int32_t ranks = 2;
+  bool isolated = true;  // what the supervisor takes the fakes for
   int32_t num_blocks = 200;
   int32_t max_num_seqs = 4;
   int32_t max_num_batched_tokens = 32;
@@ -91,6 +97,9 @@ class engine_bench {
   /// A picture and a question. Equal `picture` texts are equal pictures.
   std::shared_ptr<actors::completion_request> picture_request(const std::string& picture,
                                                               int32_t max_tokens);
+  /// The same with a clip of `groups` temporal groups of a picture's size.
+  std::shared_ptr<actors::completion_request> clip_request(const std::string& clip, int32_t groups,
+                                                           int32_t max_tokens);
 
   /// Submits and returns the id; the answer grows as the engine runs.
   actors::request_id submit(std::shared_ptr<const actors::completion_request> request);
@@ -128,7 +137,6 @@ class engine_bench {
   actors::inner_gateway_actor gateway;
   actors::scheduler_actor scheduler;
   actors::vision_encoder_actor encoder;
-  actors::vision_tower_actor tower;
   actors::supervisor_actor supervisor;
   caf::actor_system& system() { return system_; }
 

@@ -4,6 +4,8 @@
 #include "config/model_config.hpp"
 #include "reference_requests.hpp"
 #include "support/broken_graphs.hpp"
+#include "support/faulty_operations.hpp"
+#include "support/temporary_folder.hpp"
 
 #include <boost/test/data/monomorphic.hpp>
 #include <boost/test/data/test_case.hpp>
@@ -19,6 +21,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <thread>
 #include <utility>
 
 using namespace std::chrono_literals;
@@ -77,6 +80,30 @@ std::vector<pid_t> child_processes() {
   }
   std::sort(children.begin(), children.end());
   return children;
+}
+
+/// Orders faults of backends in the processes of engines made while this lives.
+class ordered_faults {
+ public:
+  ordered_faults() { ::setenv(testing::fault_folder_variable, orders_.path().c_str(), 1); }
+  ~ordered_faults() { ::unsetenv(testing::fault_folder_variable); }
+
+  void order(const std::string& fault) const { orders_.write(fault, ""); }
+  bool pending(const std::string& fault) const { return std::filesystem::exists(orders_.path() / fault); }
+  /// The process that stalls.
+  pid_t wait_for_stalled() const {
+    while (!pending("stalled")) std::this_thread::sleep_for(5ms);
+    pid_t process = 0;
+    std::ifstream(orders_.path() / "stalled") >> process;
+    return process;
+  }
+
+ private:
+  testing::temporary_folder orders_;
+};
+
+void send_to_stalled(const ordered_faults* faults, int signal) {
+  ::kill(faults->wait_for_stalled(), signal);
 }
 
 actors::engine_status status_of(running_engine& running) {
@@ -158,6 +185,32 @@ BOOST_AUTO_TEST_CASE(a_frozen_shard_process_is_replaced) {
   }));
   BOOST_TEST(frozen);
   check_answer(set.cases.front(), asking.of(request->id));
+}
+
+BOOST_DATA_TEST_CASE(a_device_lost_in_a_shard_process_is_not_noticed_in_the_answers,
+                     boost::unit_test::data::make({"lose-encode", "lose-step"}), fault) {
+  const ordered_faults faults;
+  running_engine running(config_for("tiny", 2, config::isolation_mode::process));
+  const auto before = child_processes();
+  faults.order(fault);
+  check_reference(running, "ref-tiny");
+  BOOST_TEST(!faults.pending(fault));
+  const auto after = child_processes();
+  BOOST_TEST(after.size() == 2U);
+  for (const auto process : after)
+    BOOST_TEST((std::find(before.begin(), before.end(), process) == before.end()));
+}
+
+BOOST_DATA_TEST_CASE(a_shard_process_stopped_while_it_encodes_is_not_noticed_in_the_answers,
+                     boost::unit_test::data::make({SIGKILL, SIGSTOP}), signal) {
+  const ordered_faults faults;
+  auto config = config_for("tiny", 2, config::isolation_mode::process);
+  config.limits.step_timeout = 600s;  // only its end, or its silence, can tell
+  running_engine running(config);
+  faults.order("stall-encode");
+  const std::jthread killer(send_to_stalled, &faults, signal);
+  check_reference(running, "ref-tiny");
+  BOOST_TEST(!faults.pending("stall-encode"));
 }
 
 BOOST_AUTO_TEST_CASE(an_engine_leaves_no_process_behind) {

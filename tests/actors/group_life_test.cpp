@@ -220,6 +220,127 @@ BOOST_AUTO_TEST_CASE(while_a_group_is_rebuilt_the_engine_is_not_ready_but_takes_
   BOOST_TEST((bench.status().phase == actors::engine_phase::ready));
 }
 
+/// A tower that dies after any number of activations: what it had not encoded, the next one encodes.
+BOOST_AUTO_TEST_CASE(a_vision_tower_that_dies_at_any_moment_is_not_noticed_in_the_answer) {
+  int32_t encoded_twice = 0;
+  for (size_t jobs = 0; jobs < 100; jobs += 3) {
+    engine_bench bench;
+    bench.fakes().tower_is_silent = true;  // dies with the picture under way, if it has come so far
+    two_requests requests(bench);
+    bench.run_some(jobs);
+    bench.fakes().tower_is_silent = false;
+    caf::anon_send_exit(bench.seen().tower, caf::exit_reason::kill);
+    bench.pass(100ms);
+    requests.require_same_answers(bench);
+    BOOST_TEST((bench.seen().epochs == std::vector<uint64_t>{1, 2}));
+    encoded_twice += bench.seen().encoded.size() == 2U;
+  }
+  BOOST_TEST(encoded_twice > 10);
+}
+
+BOOST_AUTO_TEST_CASE(rows_that_a_lost_tower_filled_stay_valid) {
+  engine_bench bench;
+  const auto first = bench.picture_request("green ring", 5);
+  bench.submit(first);
+  bench.run();
+  caf::anon_send_exit(bench.seen().tower, caf::exit_reason::kill);
+  bench.pass(100ms);
+  const auto second = bench.picture_request("green ring", 8);
+  bench.submit(second);
+  bench.run();
+  require_same_answer(bench, *first);
+  require_same_answer(bench, *second);
+  BOOST_TEST(bench.seen().encoded.size() == 1U);
+  BOOST_TEST(bench.seen().epochs.size() == 2U);
+}
+
+BOOST_AUTO_TEST_CASE(a_clip_larger_than_a_slot_survives_its_tower) {
+  for (size_t jobs = 20; jobs < 60; jobs += 2) {
+    engine_bench bench;
+    const auto clip = bench.clip_request("falling ball", 5, 6);
+    const auto picture = bench.picture_request("green ring", 6);
+    bench.submit(clip);
+    bench.submit(picture);
+    bench.run_some(jobs);
+    caf::anon_send_exit(bench.seen().tower, caf::exit_reason::kill);
+    bench.pass(100ms);
+    require_same_answer(bench, *clip);
+    require_same_answer(bench, *picture);
+    BOOST_TEST(bench.idle());
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_tower_or_a_shard_that_loses_its_device_is_replaced_with_its_process) {
+  for (const bool of_tower : {true, false}) {
+    engine_bench bench;
+    bench.fakes().tower_loses_device = of_tower ? 1 : 0;
+    bool lost = of_tower;
+    bench.fakes().on_step = [&](int32_t, actors::step_completed honest)
+        -> caf::result<actors::step_completed> {
+      if (honest.result.step == 4 && !std::exchange(lost, true))
+        return actors::make_error(actors::engine_error::device_lost, "illegal address");
+      return honest;
+    };
+    two_requests requests(bench);
+    bench.pass(100ms);
+    BOOST_TEST(lost);
+    requests.require_same_answers(bench);
+    BOOST_TEST((bench.seen().epochs == std::vector<uint64_t>{1, 2}));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_device_that_this_process_lost_fails_the_engine_and_says_why) {
+  for (const bool of_tower : {true, false}) {
+    engine_bench bench({.isolated = false});
+    bench.fakes().tower_loses_device = of_tower ? 1 : 0;
+    if (!of_tower)
+      bench.fakes().on_step = [](int32_t, const actors::step_completed&)
+          -> caf::result<actors::step_completed> {
+        return actors::make_error(actors::engine_error::device_lost, "illegal address");
+      };
+    two_requests requests(bench);
+    bench.pass(100ms);
+    const auto status = bench.status();
+    BOOST_TEST((status.phase == actors::engine_phase::failed));
+    BOOST_TEST(status.detail.find("device lost") != std::string::npos, status.detail);
+    BOOST_TEST(status.detail.find("parallel.isolation") != std::string::npos, status.detail);
+    BOOST_TEST(bench.seen().epochs.size() == 1U);
+    BOOST_TEST((bench.of(requests.text->id).end == ending::failed));
+    BOOST_TEST((bench.of(requests.picture->id).end == ending::failed));
+    BOOST_TEST(bench.idle());
+  }
+}
+
+/// The picture may be the reason: it fails alone, before a third loss would fail the engine.
+BOOST_AUTO_TEST_CASE(a_picture_that_two_towers_were_lost_with_is_given_up) {
+  engine_bench bench;
+  bench.fakes().tower_loses_device = 2;
+  two_requests requests(bench);
+  bench.pass(100ms);
+  require_same_answer(bench, *requests.text);
+  BOOST_TEST((bench.of(requests.picture->id).end == ending::failed));
+  BOOST_TEST(bench.of(requests.picture->id).ends == 1);
+  BOOST_TEST((bench.seen().epochs == std::vector<uint64_t>{1, 2, 3}));
+  const auto again = bench.picture_request("green ring", 5);
+  bench.submit(again);
+  bench.run();
+  require_same_answer(bench, *again);
+  BOOST_TEST(bench.idle());
+}
+
+BOOST_AUTO_TEST_CASE(a_silent_tower_is_lost_after_its_time) {
+  engine_bench bench({.request_deadline = 3'600'000ms});
+  bench.fakes().tower_is_silent = true;
+  two_requests requests(bench);
+  bench.run();
+  bench.fakes().tower_is_silent = false;
+  bench.pass(599s, 1s);
+  BOOST_TEST(bench.seen().epochs.size() == 1U);
+  bench.pass(2s, 100ms);
+  requests.require_same_answers(bench);
+  BOOST_TEST(bench.seen().epochs.size() == 2U);
+}
+
 BOOST_AUTO_TEST_CASE(an_actor_that_cannot_be_replaced_fails_the_engine) {
   engine_bench bench;
   two_requests requests(bench, 100);

@@ -144,7 +144,49 @@ BOOST_AUTO_TEST_CASE(a_result_arrives_whole) {
 
 BOOST_AUTO_TEST_CASE(a_secret_arrives) {
   const std::string secret("\x00\xff secret", 9);
-  BOOST_TEST(through(actors::open_door{secret}).secret == secret);
+  const auto got = through(actors::open_door{secret, true});
+  BOOST_TEST(got.secret == secret);
+  BOOST_TEST(got.with_vision_tower);
+}
+
+BOOST_AUTO_TEST_CASE(open_vision_tower_arrives_whole) {
+  actors::open_vision_tower sent;
+  auto& options = sent.options;
+  options.weights = {"/models/tiny", "2b", 9};
+  options.activation = gpu::dtype::f32;
+  options.eager = true;
+  options.max_patches = 1024;
+  options.max_segments = 16;
+  options.backend.num_threads = 3;
+  options.backend.background = true;
+  options.pool_rows = 512;
+  options.visual_pool_descriptor = 5;
+  options.staging_descriptor = 6;
+  const auto got = through(sent).options;
+  BOOST_TEST(got.weights.folder == "/models/tiny");
+  BOOST_TEST(got.weights.shape == "2b");
+  BOOST_TEST(got.weights.seed == 9U);
+  BOOST_TEST((got.activation == gpu::dtype::f32));
+  BOOST_TEST(got.eager);
+  BOOST_TEST(got.max_patches == 1024);
+  BOOST_TEST(got.max_segments == 16);
+  BOOST_TEST(got.backend.num_threads == 3);
+  BOOST_TEST(got.backend.background);
+  BOOST_TEST(got.pool_rows == 512);
+  BOOST_TEST(got.visual_pool_descriptor == 5);
+  BOOST_TEST(got.staging_descriptor == 6);
+}
+
+BOOST_AUTO_TEST_CASE(a_run_of_the_tower_arrives_whole) {
+  const auto got = through(actors::encode_media{1, {{{2, 4, 6}, {7, 8, 9}}, {{1, 2, 2}, {3}}}});
+  BOOST_TEST(got.slot == 1);
+  BOOST_REQUIRE(got.jobs.size() == 2U);
+  BOOST_TEST((got.jobs[0].grid == model::patch_grid{2, 4, 6}));
+  BOOST_TEST((got.jobs[0].rows == std::vector<int32_t>{7, 8, 9}));
+  BOOST_TEST((got.jobs[1].grid == model::patch_grid{1, 2, 2}));
+  const auto encoded = through(actors::media_encoded{3, 4});
+  BOOST_TEST(encoded.graph_captures_after_start == 3);
+  BOOST_TEST(encoded.arena_allocations_after_start == 4);
 }
 
 BOOST_AUTO_TEST_CASE(an_errors_text_arrives) {

@@ -223,7 +223,7 @@ void engine_schedule::stall_somebody() {
   const auto& shards = bench_.seen().shards;
   const auto shard = shards.at(static_cast<size_t>(pick(random_, 0, options_.ranks - 1)));
   const caf::actor_id candidates[] = {bench_.gateway.id(),    bench_.scheduler.id(),
-                                      bench_.encoder.id(),    bench_.tower.id(),
+                                      bench_.encoder.id(),    bench_.seen().tower.id(),
                                       bench_.supervisor.id(), shard.id()};
   stalled_ = candidates[pick(random_, 0, 5)];
   stalled_for_ = pick(random_, 5, 40);  // 2 s at most: less than a step may take
@@ -245,7 +245,7 @@ void engine_schedule::take_fault() {
 void engine_schedule::break_a_shard() {
   if (faults_left_ == 0) return;
   take_fault();
-  const int32_t kind = pick(random_, 0, 3);
+  const int32_t kind = pick(random_, 0, 5);
   if (kind == 0) {
     const auto rank = static_cast<size_t>(pick(random_, 0, options_.ranks - 1));
     say(fmt::format("the shard of rank {} dies", rank));
@@ -253,9 +253,21 @@ void engine_schedule::break_a_shard() {
     caf::anon_send_exit(bench_.seen().shards.at(rank), caf::exit_reason::kill);
     return;
   }
+  if (kind >= 4) return break_the_tower(kind == 4);
   armed_ = kind == 1                         ? rank_fault::refusal
            : kind == 2 && options_.ranks > 1 ? rank_fault::other_token
                                              : rank_fault::other_digest;
+}
+
+void engine_schedule::break_the_tower(bool at_once) {
+  if (at_once) {
+    say("the vision tower dies");
+    note("towers died");
+    caf::anon_send_exit(bench_.seen().tower, caf::exit_reason::kill);
+  } else {
+    say("the vision tower will lose its device");
+    bench_.fakes().tower_loses_device = 1;
+  }
 }
 
 void engine_schedule::break_pictures() {
@@ -352,6 +364,7 @@ void engine_schedule::finish() {
   stalled_for_ = 0;
   armed_ = rank_fault::none;
   bench_.fakes().tower_fails = false;
+  bench_.fakes().tower_loses_device = 0;
   bench_.fakes().refuse_pictures.reset();
   for (const auto& client : clients_)
     if (client.naps) bench_.resume(client.request->id);
@@ -449,7 +462,10 @@ bool engine_schedule::may_have_failed(const client_state& client,
   if (heard.code == "deadline_exceeded")
     return now() - client.submitted >= options_.request_deadline;
   if (heard.code == "shutting_down") return draining_;
-  return heard.code == "engine_error" && (failed_ || (pictures_failed_ && needs_pictures(client)));
+  // A picture that was at two lost towers is given up.
+  const bool blamed = faults_ >= actors::vision_slots::max_losses;
+  return heard.code == "engine_error" &&
+         (failed_ || ((pictures_failed_ || blamed) && needs_pictures(client)));
 }
 
 /// A history must not leave anything behind that the next request could stumble over.
@@ -486,6 +502,7 @@ void engine_schedule::count_what_happened() {
   note("preemptions", planner.preemptions);
   note("replays", planner.replays);
   note("prefix tokens found", planner.prefix_hits);
+  note("towers that lost their device", bench_.seen().devices_lost);
   note("groups rebuilt", std::ssize(bench_.seen().epochs) - 1);
   note("engines failed", failed_);
 }

@@ -51,6 +51,8 @@ constexpr const char* must_happen[] = {
     "replays",
     "shards died",
     "shut down while running",
+    "towers died",
+    "towers that lost their device",
 };
 
 /// A broken invariant, an exception nobody takes or a wild pointer ends the process: the seed must

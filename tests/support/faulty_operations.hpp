@@ -1,0 +1,74 @@
+#pragma once
+
+#include "gpu/backend.hpp"
+#include "gpu/error.hpp"
+#include "support/forwarding_operations.hpp"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+
+namespace troupe::testing {
+
+/// Names the folder in which a test orders faults of backends in other processes. Each order is a file; the
+/// first process that meets it removes it and has the fault:
+///
+///   lose-encode   the device is lost in the middle of an encoder run
+///   lose-step     the device is lost in the middle of a step
+///   stall-encode  an encoder run does not go on; the file `stalled` then tells in which process
+inline constexpr const char* fault_folder_variable = "TROUPE_TEST_FAULTS";
+
+class faulty_operations : public forwarding_operations {
+ public:
+  faulty_operations(std::unique_ptr<gpu::operations> inner, std::filesystem::path orders)
+      : forwarding_operations(std::move(inner)), orders_(std::move(orders)) {}
+
+  /// Of each encoder run, behind its uploads.
+  std::unique_ptr<gpu::milestone> mark() override {
+    lose_if_ordered("lose-encode");
+    stall_if_ordered();
+    return forwarding_operations::mark();
+  }
+  /// Of the tokens of each step.
+  void download(void* destination, gpu::tensor_view source, int64_t bytes) override {
+    lose_if_ordered("lose-step");
+    forwarding_operations::download(destination, source, bytes);
+  }
+
+ private:
+  bool take_order(const std::string& name) const {
+    return ::unlink((orders_ / name).c_str()) == 0;
+  }
+  /// Once lost, always lost.
+  void lose_if_ordered(const std::string& name) {
+    lost_ = lost_ || take_order(name);
+    if (lost_) throw gpu::device_lost("told to lose the device");
+  }
+  void stall_if_ordered() const {
+    if (!take_order("stall-encode")) return;
+    const auto unfinished = orders_ / "stalled.new";
+    std::ofstream(unfinished) << ::getpid();
+    std::filesystem::rename(unfinished, orders_ / "stalled");
+    std::this_thread::sleep_for(std::chrono::minutes{5});
+  }
+
+  std::filesystem::path orders_;
+  bool lost_ = false;
+};
+
+/// Backends as the options ask for, faulty if the environment names a folder of orders.
+inline std::unique_ptr<gpu::operations> make_faulty_operations(const gpu::backend_options& options) {
+  auto backend = gpu::make_operations(options);
+  const char* folder = std::getenv(fault_folder_variable);
+  if (folder == nullptr) return backend;
+  return std::make_unique<faulty_operations>(std::move(backend), folder);
+}
+
+}  // namespace troupe::testing
