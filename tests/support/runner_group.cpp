@@ -66,6 +66,18 @@ plan::plan_limits reference_limits(const config::model_config& model) {
   return limits;
 }
 
+namespace {
+
+plan::plan_limits limits_for(const group_options& options, const config::model_config& model) {
+  plan::plan_limits limits = reference_limits(model);
+  if (options.token_buckets.empty()) return limits;
+  limits.token_buckets = options.token_buckets;
+  limits.max_num_batched_tokens = limits.token_buckets.back();
+  return limits;
+}
+
+}  // namespace
+
 gpu::backend_options group_options::backend_options() const {
   gpu::backend_options options;
   options.device = device;
@@ -75,7 +87,7 @@ gpu::backend_options group_options::backend_options() const {
 
 runner_group::runner_group(const group_options& options)
     : checkpoint_(config::read_checkpoint_config(fixtures() / options.checkpoint)),
-      limits_(reference_limits(checkpoint_.model)),
+      limits_(limits_for(options, checkpoint_.model)),
       symmetric_(options.tp_size,
                  {model::model_runner::lane(checkpoint_.model, limits_, options.tp_size)},
                  placement_of(options)),
@@ -131,7 +143,8 @@ void runner_group::start_encoder(const group_options& options) {
     encoder_ = std::make_unique<model::vision_runner>(
         make_backend(options), model,
         model::load_vision_weights(open_weights(options), model, no_progress), map_pool(options),
-        model::vision_options{options.activation, options.eager, max_patches, max_segments});
+        model::vision_options{options.activation, options.eager, options.max_patches,
+                              max_segments});
     encoder_->capture([](int32_t, int32_t) {});
   });
 }

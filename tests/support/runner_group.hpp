@@ -35,6 +35,8 @@ struct group_options {
   gpu::device_kind device = tested_device();  // cuda: all ranks share the first one
   /// Makes the backend of a rank; empty: that of `device`.
   std::function<std::unique_ptr<gpu::operations>()> backend = {};
+  std::vector<int32_t> token_buckets = {};  // empty: those of `reference_limits`
+  int32_t max_patches = 1024;               // of an encoder run
 
   gpu::backend_options backend_options() const;
 };
@@ -87,7 +89,7 @@ class runner_group {
   void abort() { symmetric_.abort(); }
   const transport::symmetric_memory& symmetric() const { return symmetric_; }
 
-  /// What an encoder run of this group holds.
+  /// What an encoder run of a group holds, unless its options say something else.
   static constexpr int32_t max_patches = 1024;
   static constexpr int32_t max_segments = 16;
 
