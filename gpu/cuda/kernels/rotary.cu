@@ -124,7 +124,13 @@ axis_frequencies frequencies_of(int32_t head_dim, float theta) {
   return result;
 }
 
-/// One block per patch: a thread per pair turns q and k.
+/// Two elements side by side, read and written at once.
+template <class T>
+struct alignas(2 * sizeof(T)) neighbours {
+  T values[2];
+};
+
+/// One block per patch: a thread turns two neighbouring pairs of a head of q or k at a time.
 template <class T>
 __global__ void vision_rope_kernel(matrix<T> qkv, matrix<const int32_t> coordinates,
                                    axis_frequencies frequencies, int32_t num_heads, int32_t half,
@@ -142,13 +148,22 @@ __global__ void vision_rope_kernel(matrix<T> qkv, matrix<const int32_t> coordina
   }
   __syncthreads();
   T* heads = qkv.row(patch);
-  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < 2 * num_heads * half; i += block_threads) {
-    T* head = heads + static_cast<int64_t>(i / half) * 2 * half;
-    const int32_t pair = i % half;
-    const float first = to_f32(head[pair]), second = to_f32(head[half + pair]);
-    const float cosine = angles.cosine[pair], sine = angles.sine[pair];
-    head[pair] = from_f32<T>(first * cosine - second * sine);
-    head[half + pair] = from_f32<T>(second * cosine + first * sine);
+  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < 2 * num_heads * quarter;
+       i += block_threads) {
+    const int32_t pair = 2 * (i % quarter);
+    T* head = heads + static_cast<int64_t>(i / quarter) * 2 * half + pair;
+    auto* low = reinterpret_cast<neighbours<T>*>(head);
+    auto* high = reinterpret_cast<neighbours<T>*>(head + half);
+    neighbours<T> first = *low, second = *high;
+#pragma unroll
+    for (int32_t j = 0; j < 2; ++j) {
+      const float x = to_f32(first.values[j]), y = to_f32(second.values[j]);
+      const float cosine = angles.cosine[pair + j], sine = angles.sine[pair + j];
+      first.values[j] = from_f32<T>(x * cosine - y * sine);
+      second.values[j] = from_f32<T>(y * cosine + x * sine);
+    }
+    *low = first;
+    *high = second;
   }
 }
 
