@@ -3,6 +3,7 @@
 #include "actors/errors.hpp"
 #include "config/model_config.hpp"
 #include "gpu/backend.hpp"
+#include "gpu/cuda_backend.hpp"
 #include "gpu/counters.hpp"
 #include "model/vision/visual_pool.hpp"
 #include "model/weights/model_weights.hpp"
@@ -13,6 +14,7 @@
 #include <caf/actor_cast.hpp>
 #include <fmt/format.h>
 #include <caf/send.hpp>
+#include <spdlog/spdlog.h>
 
 #include <chrono>
 #include <functional>
@@ -73,6 +75,29 @@ std::unique_ptr<model::model_runner> make_runner(const shard_options& options,
       model::runner_options{options.activation, options.eager, options.epoch, options.token_mask});
 }
 
+/// What the device could give beyond what the runner's ledger names.
+int64_t unnamed_bytes(const model::model_runner& runner, const gpu::backend_options& backend) {
+  if (backend.device == gpu::device_kind::cpu) return 0;
+  int64_t bytes = gpu::free_cuda_bytes(backend.cuda_device);
+  for (const auto& entry : runner.ledger()) bytes += entry.bytes;
+  return bytes;
+}
+
+gpu::digest128 capture(model::model_runner& runner, const shard_options& options,
+                       const progress_report& report) {
+  const auto before = unnamed_bytes(runner, options.backend);
+  const auto graphs = runner.capture([&](int32_t done, int32_t total) {
+    const double share = total > 0 ? static_cast<double>(done) / total : 1;
+    report({"capturing graphs", weights_percent + (ready_percent - weights_percent) * share, done,
+            total, false});
+  });
+  if (options.backend.device == gpu::device_kind::cuda && !options.eager)
+    spdlog::info("rank {}: {} graphs captured, which take {} MiB of the device beside what they work on",
+                 options.tp_rank, options.limits.token_buckets.size(),
+                 (before - unnamed_bytes(runner, options.backend)) >> 20);
+  return graphs;
+}
+
 shard_opened open(shard_state& state, const shard_options& options,
                   const gpu::backend_factory& make_backend, const progress_report& report) {
   if (options.limits.vocab_size <= 0 || options.tp_size < 1 || options.tp_rank < 0 ||
@@ -81,15 +106,9 @@ shard_opened open(shard_state& state, const shard_options& options,
                                             options.tp_rank, options.tp_size,
                                             options.limits.vocab_size));
   state.runner.reset();  // the old memory goes before the new comes
-  auto runner = make_runner(options, make_backend, report);
-  const auto graphs = runner->capture([&](int32_t done, int32_t total) {
-    const double share = total > 0 ? static_cast<double>(done) / total : 1;
-    report({"capturing graphs", weights_percent + (ready_percent - weights_percent) * share, done,
-            total, false});
-  });
-  state.runner = std::move(runner);
+  state.runner = make_runner(options, make_backend, report);
   state.counted = false;
-  return {graphs};
+  return {capture(*state.runner, options, report)};
 }
 
 /// Counters start with the first step: by then every actor of this process has captured and allocated.

@@ -56,6 +56,20 @@ std::vector<kernel_run> record_cuda_kernels(const std::function<void()>& run);
 /// lives. Throws gpu::error.
 std::shared_ptr<void> show_to_cuda_devices(void* memory, int64_t bytes);
 
+/// The largest shapes that decide how much working memory a backend needs; zero where it runs none of it.
+struct working_shapes {
+  dtype activation = dtype::bf16;
+  int64_t rows = 0;  // of a step
+  // Paged attention.
+  int32_t num_q_heads = 0, num_kv_heads = 0, head_dim = 0, max_sequences = 0;
+  // Mixtures of experts.
+  int32_t num_experts = 0, experts_per_row = 0;
+  int64_t hidden_size = 0, expert_width = 0;
+};
+
+/// Bytes that the CUDA backend keeps beside weights for steps of these shapes. Throws gpu::error.
+int64_t cuda_working_bytes(const working_shapes& shapes);
+
 /// The CUDA backend: cuBLASLt and own kernels for `linear`, own kernels for the rest, on one stream.
 /// Must be made and used on one thread. Results are deterministic: the same operation on the same inputs
 /// in the same bucket gives the same bits, eagerly or by replay; `linear` may differ in the last bits

@@ -30,6 +30,8 @@ std::vector<kernel_run> record_cuda_kernels(const std::function<void()>&) { thro
 
 std::shared_ptr<void> show_to_cuda_devices(void*, int64_t) { throw error(missing); }
 
+int64_t cuda_working_bytes(const working_shapes&) { throw error(missing); }
+
 std::unique_ptr<operations> make_cuda_operations(const cuda_options&) { throw error(missing); }
 
 }  // namespace troupe::gpu

@@ -1,6 +1,7 @@
 #include "model/memory_plan.hpp"
 
 #include "gpu/backend.hpp"
+#include "gpu/cuda_backend.hpp"
 #include "gpu/lane_view.hpp"
 #include "model/model_runner.hpp"
 #include "model/plan/sampling_row.hpp"
@@ -35,6 +36,11 @@ struct weight_sizes {
   }
 };
 
+/// The rank's share of an expert's width: every expert is on every rank.
+int64_t expert_width(const config::text_config& text, const text_shape& rank) {
+  return int64_t{rank.q_width()} * text.experts.moe_intermediate_size / text.q_width();
+}
+
 int64_t mlp_bytes(const config::text_config& text, const text_shape& rank, int32_t layer,
                   const weight_sizes& sizes) {
   const int64_t hidden = rank.hidden_size;
@@ -42,10 +48,8 @@ int64_t mlp_bytes(const config::text_config& text, const text_shape& rank, int32
     return sizes.linear(hidden, 2 * width) + sizes.linear(width, hidden);
   };
   if (!text.experts.sparse(layer)) return gated(rank.intermediate_size);
-  // The rank's share of an expert's width: every expert is on every rank.
-  const int64_t share =
-      int64_t{rank.q_width()} * text.experts.moe_intermediate_size / text.q_width();
-  return sizes.linear(hidden, rank.num_experts) + rank.num_experts * gated(share);
+  return sizes.linear(hidden, rank.num_experts) +
+         rank.num_experts * gated(expert_width(text, rank));
 }
 
 int64_t text_weight_bytes(const config::text_config& text, const text_shape& rank,
@@ -100,6 +104,23 @@ int64_t vision_activation_bytes(const config::vision_config& vision, int64_t pat
          patches / vision.merge_unit() * vision.out_hidden_size * element;
 }
 
+/// What the operations of a device keep between them.
+int64_t working_bytes(const config::text_config& text, const text_shape& rank,
+                      const engine_limits& limits) {
+  gpu::working_shapes shapes;
+  shapes.activation = limits.activation;
+  shapes.rows = limits.plan.max_num_batched_tokens;
+  shapes.num_q_heads = rank.num_q_heads;
+  shapes.num_kv_heads = rank.num_kv_heads;
+  shapes.head_dim = rank.head_dim;
+  shapes.max_sequences = std::min(limits.plan.max_num_seqs, limits.plan.max_num_batched_tokens);
+  shapes.num_experts = rank.num_experts;
+  shapes.experts_per_row = text.experts.num_experts_per_tok;
+  shapes.hidden_size = rank.hidden_size;
+  shapes.expert_width = rank.num_experts > 0 ? expert_width(text, rank) : 0;
+  return gpu::cuda_working_bytes(shapes);
+}
+
 }  // namespace
 
 std::vector<planned_memory> plan_memory(const config::model_config& model,
@@ -127,11 +148,16 @@ std::vector<planned_memory> plan_memory(const config::model_config& model,
   rows.push_back({"vision activations",
                   vision_activation_bytes(model.vision, limits.vision_max_patches, element), 1,
                   fmt::format("{} patches at once", limits.vision_max_patches)});
+  if (gpu::on_device(kind)) {
+    rows.push_back({"working memory", working_bytes(model.text, rank, limits), ranks,
+                    "of products, attention and experts"});
+    rows.push_back({"vision working memory", gpu::cuda_working_bytes({}), 1, "of products"});
+  }
   if (kind == gpu::memory_kind::host)  // elsewhere it is not in this memory
-    rows.push_back({"vision staging",
-                    staging_bytes({limits.vision_max_patches, model.vision.patch_width(),
-                                   limits.activation}),
-                    1, fmt::format("{} slots for pixels", vision_staging::num_slots)});
+    rows.push_back(
+        {"vision staging",
+         staging_bytes({limits.vision_max_patches, model.vision.patch_width(), limits.activation}),
+         1, fmt::format("{} slots for pixels", vision_staging::num_slots)});
   rows.push_back({"visual pool",
                   (1 + model.vision.num_deepstack_levels()) * int64_t{plan.visual_pool_rows} *
                       model.vision.out_hidden_size * element,

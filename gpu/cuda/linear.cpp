@@ -15,8 +15,6 @@
 namespace troupe::gpu::cuda {
 namespace {
 
-// What the vendor advises for this architecture.
-constexpr int64_t workspace_bytes = int64_t{32} << 20;
 constexpr int max_candidates = 12;
 constexpr int timed_runs = 3;
 

@@ -13,6 +13,9 @@
 
 namespace troupe::gpu::cuda {
 
+/// The library's working memory: what the vendor advises for this architecture.
+inline constexpr int64_t workspace_bytes = int64_t{32} << 20;
+
 /// What becomes of a product before it is rounded and stored.
 enum class product_epilogue : uint8_t { none, gelu_tanh, accumulate };
 

@@ -16,10 +16,17 @@ namespace {
 
 /// Line of the plan that an owner of the runners' ledgers belongs to.
 std::string text_line(const std::string& arena) {
-  const std::map<std::string, std::string> lines{
-      {"packed_weights", "text weights"},  {"weights", "text weights"},
-      {"kv_cache", model::kv_cache_owner}, {"activations", "activations"},
-      {"output", "activations"},           {"input", "step inputs"}};
+  const std::map<std::string, std::string> lines{{"packed_weights", "text weights"},
+                                                 {"weights", "text weights"},
+                                                 {"kv_cache", model::kv_cache_owner},
+                                                 {"activations", "activations"},
+                                                 {"output", "activations"},
+                                                 {"input", "step inputs"},
+                                                 // On a device.
+                                                 {"linear_weights", "text weights"},
+                                                 {"workspace", "working memory"},
+                                                 {"attention_scratch", "working memory"},
+                                                 {"experts_scratch", "working memory"}};
   return lines.at(arena);
 }
 
@@ -28,7 +35,10 @@ std::string vision_line(const std::string& arena) {
                                                  {"vision_weights", "vision weights"},
                                                  {"vision_activations", "vision activations"},
                                                  {"vision_input", "vision activations"},
-                                                 {"vision_pixels", "vision activations"}};
+                                                 {"vision_pixels", "vision activations"},
+                                                 // On a device.
+                                                 {"linear_weights", "vision weights"},
+                                                 {"workspace", "vision working memory"}};
   return lines.at(arena);
 }
 
@@ -43,8 +53,8 @@ void add_up(line_bytes& found, const std::vector<gpu::ledger_entry>& ledger, Lin
 }
 
 int64_t held_staging_bytes(const testing::runner_group& group, gpu::dtype type) {
-  const model::vision_staging staging({testing::runner_group::max_patches,
-                                       group.checkpoint().model.vision.patch_width(), type});
+  const model::vision_staging staging(
+      {testing::runner_group::max_patches, group.checkpoint().model.vision.patch_width(), type});
   int64_t bytes = 0;
   for (int32_t slot = 0; slot < model::vision_staging::num_slots; ++slot)
     bytes += staging.slot(slot).span_bytes();
@@ -57,7 +67,8 @@ line_bytes held_bytes(testing::runner_group& group, const testing::group_options
   add_up(found, group.on_rank(0, [](auto& runner) { return runner.ledger(); }), text_line);
   add_up(found, group.on_encoder([](auto& encoder) { return encoder.ledger(); }), vision_line);
   found["visual pool"] = group.pool().view().span_bytes();
-  found["vision staging"] = held_staging_bytes(group, options.activation);
+  if (options.device == gpu::device_kind::cpu)
+    found["vision staging"] = held_staging_bytes(group, options.activation);
   if (options.tp_size > 1) found["symmetric arena"] = group.symmetric().bytes_per_rank();
   return found;
 }
@@ -80,7 +91,9 @@ model::engine_limits limits_of(const testing::runner_group& group,
 void check_plan(const testing::group_options& options) {
   testing::runner_group group(options);
   const line_bytes held = held_bytes(group, options);
-  const auto plan = model::plan_memory(group.checkpoint().model, limits_of(group, options));
+  const auto kind =
+      options.device == gpu::device_kind::cpu ? gpu::memory_kind::host : gpu::memory_kind::device;
+  const auto plan = model::plan_memory(group.checkpoint().model, limits_of(group, options), kind);
   BOOST_TEST(plan.size() == held.size());
   for (const auto& line : plan) {
     const auto found = static_cast<double>(held.at(line.owner));
