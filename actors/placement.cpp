@@ -7,8 +7,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <thread>
+#include <utility>
 
 namespace troupe::actors {
 namespace {
@@ -20,13 +20,32 @@ int32_t cores_here() {
   return std::max(1, static_cast<int32_t>(std::thread::hardware_concurrency()));
 }
 
-/// The largest KV cache never counts here, so any that fits the arithmetic will do.
-int64_t bytes_beside_kv(const config::engine_config& engine,
-                        const config::checkpoint_config& checkpoint) {
-  config::engine_config probe = engine;
-  probe.limits.kv_cache_bytes = std::numeric_limits<int64_t>::max() / 2;
-  const auto limits = model::derive_limits(probe, checkpoint, 0);
-  return model::fixed_bytes(model::plan_memory(checkpoint.model, limits));
+void choose_device(placement& where, config::device_choice wanted) {
+  if (wanted == config::device_choice::cpu) return;
+  const auto found = static_cast<int32_t>(gpu::cuda_devices().size());
+  if (found > 0) {
+    where.device = gpu::device_kind::cuda;
+    where.num_devices = std::min(found, where.tp_size);
+  } else if (wanted == config::device_choice::cuda) {
+    throw config::error(
+        "device is cuda, but this build has no CUDA backend or this machine no CUDA device");
+  }
+}
+
+void choose_isolation(placement& where, config::isolation_mode wanted, bool can_isolate) {
+  const bool on_gpus = where.device == gpu::device_kind::cuda;
+  const bool shares_gpu = on_gpus && where.tp_size > where.num_devices;
+  where.isolated = wanted == config::isolation_mode::process ||
+                   (wanted == config::isolation_mode::automatic && on_gpus && !shares_gpu && can_isolate);
+  if (!where.isolated) return;
+  if (shares_gpu)
+    throw config::error(fmt::format(
+        "{} ranks in processes need a GPU each, this machine has {}; isolation \"thread\" lets ranks "
+        "share one",
+        where.tp_size, where.num_devices));
+  if (!can_isolate)
+    throw config::error(
+        "parallel.isolation = \"process\" needs an actor system made with troupe::actors::system_config");
 }
 
 }  // namespace
@@ -57,25 +76,12 @@ transport::group_placement placement::symmetric() const {
   return where;
 }
 
-placement place(const config::engine_config& engine) {
+placement place(const config::engine_config& engine, bool can_isolate) {
   placement where;
   where.tp_size = engine.parallel.tensor;
   where.num_cores = cores_here();
-  if (engine.parallel.device == config::device_choice::cpu) return where;
-  const auto found = static_cast<int32_t>(gpu::cuda_devices().size());
-  if (found == 0) {
-    if (engine.parallel.device == config::device_choice::cuda)
-      throw config::error(
-          "device is cuda, but this build has no CUDA backend or this machine no CUDA device");
-    return where;
-  }
-  where.device = gpu::device_kind::cuda;
-  where.num_devices = std::min(found, where.tp_size);
-  if (where.tp_size > found && engine.parallel.isolation == config::isolation_mode::process)
-    throw config::error(fmt::format(
-        "{} ranks in processes need a GPU each, this machine has {}; isolation \"thread\" lets ranks "
-        "share one",
-        where.tp_size, found));
+  choose_device(where, engine.parallel.device);
+  choose_isolation(where, engine.parallel.isolation, can_isolate);
   return where;
 }
 
@@ -96,11 +102,16 @@ int64_t free_memory_bytes(const placement& where) {
   return bytes;
 }
 
-int64_t kv_memory_bytes(const placement& where, const config::engine_config& engine,
-                        const config::checkpoint_config& checkpoint) {
-  const int64_t bytes = free_memory_bytes(where);
-  if (where.device == gpu::device_kind::cpu) return bytes;
-  return std::max<int64_t>(0, bytes - bytes_beside_kv(engine, checkpoint));
+model::engine_limits limits_within(int64_t free_bytes, const placement& where,
+                                   const config::engine_config& engine,
+                                   const config::checkpoint_config& checkpoint) {
+  const auto kind = where.tensor_memory();
+  if (auto why = model::memory_shortage(engine, checkpoint, free_bytes, kind); !why.empty())
+    throw config::error(std::move(why));
+  // Sizes beside the KV cache do not depend on it.
+  const auto all_to_kv = model::derive_limits(engine, checkpoint, free_bytes);
+  const int64_t fixed = model::fixed_bytes(model::plan_memory(checkpoint.model, all_to_kv, kind));
+  return model::derive_limits(engine, checkpoint, std::max<int64_t>(0, free_bytes - fixed));
 }
 
 }  // namespace troupe::actors

@@ -170,8 +170,8 @@ void supervisor_core::lose(const group_lost& lost) {
   self_->send(options_.scheduler, lost);
   self_->send(options_.encoder, lost);
   if (lost.device_lost && !options_.isolated)
-    return fail(fmt::format("{}; only the end of this process heals that (with parallel.isolation = \"process\" "
-                            "it would have been a shard's)",
+    return fail(fmt::format("{}; only the end of this process heals that (with parallel.isolation = "
+                            "\"process\" it would have been a shard's)",
                             lost.reason));
   if (too_many_losses())
     return fail(fmt::format("{} groups lost within {} s, the last: {}", losses_.size(),

@@ -78,16 +78,13 @@ std::vector<int32_t> end_tokens(const config::checkpoint_config& checkpoint,
   return ids;
 }
 
-void check_isolation(const caf::actor_system& system, const config::engine_config& config) {
-  if (config.parallel.isolation != config::isolation_mode::process) return;
+/// A program that did not become the shard it was started as would start shards of its own, and those more.
+void expect_no_shard_process() {
   if (std::getenv(shard_process_variable) != nullptr)
     throw config::error(fmt::format(
         "this process was started as a shard (environment {}), but its program did not become one: main "
         "must call parse_shard_command first",
         shard_process_variable));
-  if (!system.has_middleman())
-    throw config::error(
-        "parallel.isolation = \"process\" needs an actor system made with troupe::actors::system_config");
 }
 
 }  // namespace
@@ -153,24 +150,24 @@ engine::state::state(caf::actor_system& home, const config::engine_config& setti
                      gpu::backend_factory shard_backends)
     : system(home),
       make_backend(std::move(shard_backends)),
-      where(place(settings)),
+      where(place(settings, home.has_middleman())),
       config(with_device_defaults(settings, where.device)),
       checkpoint(std::make_shared<const config::checkpoint_config>(
           config::read_checkpoint_config(config))),
       tokenizer(std::make_shared<const model::tokenizer>(
           model::tokenizer::load(checkpoint->folder / "tokenizer.json"))),
-      limits(model::derive_limits(config, *checkpoint, kv_memory_bytes(where, config, *checkpoint))),
+      limits(limits_within(free_memory_bytes(where), where, config, *checkpoint)),
       pool(make_pool()),
       staging(std::make_shared<const model::vision_staging>(model::staging_shape{
           limits.vision_max_patches, checkpoint->model.vision.patch_width(), limits.activation})) {
-  check_isolation(system, config);
+  if (where.isolated) expect_no_shard_process();
   model::check_tensors(model::safetensors_folder(checkpoint->folder), checkpoint->model);
   spdlog::info(
       "{}: context {} tokens, {} KV blocks of {} tokens, {} visual rows, steps of up to {} tokens and {} "
-      "sequences, {} ranks",
+      "sequences, {} ranks in {}",
       checkpoint->folder.string(), limits.plan.max_model_len, limits.plan.num_blocks - 1,
       limits.plan.block_size, limits.plan.visual_pool_rows, limits.plan.max_num_batched_tokens,
-      limits.plan.max_num_seqs, limits.tp_size);
+      limits.plan.max_num_seqs, limits.tp_size, where.isolated ? "processes" : "threads");
   spawn_all();
 }
 
@@ -291,7 +288,7 @@ supervisor_options engine::state::supervise(const inner_gateway_actor& front,
   options.tower = tower();
   options.visual_pool_descriptor = pool.file_descriptor();
   options.staging_descriptor = staging->file_descriptor();
-  options.isolated = config.parallel.isolation == config::isolation_mode::process;
+  options.isolated = where.isolated;
   options.make_launcher = launcher();
   options.gateway = front;
   options.scheduler = scheduler;
@@ -300,7 +297,7 @@ supervisor_options engine::state::supervise(const inner_gateway_actor& front,
 }
 
 std::function<shard_launcher_actor(caf::actor_system&)> engine::state::launcher() const {
-  if (config.parallel.isolation == config::isolation_mode::thread)
+  if (!where.isolated)
     return [backends = make_backend](caf::actor_system& home) {
       return home.spawn(shard_thread_launcher, backends);
     };

@@ -57,10 +57,12 @@ struct vision_encoder_options {
 /// thread of its own: spawned detached):
 ///
 ///   prepare_media   item -> worker -> digest (pixels kept while there is room)
-///   acquire_rows    wait for room, in order -> claim rows -> pixels -> slot -> tower -> rows are filled -> answer
+///   acquire_rows    wait for room, in order -> claim rows -> pixels -> slot -> tower -> rows are filled ->
+///                   answer
 ///
-/// Each worker holds at most one piece of work and the tower one per slot; all else waits here, where it can be
-/// dropped. A tower lives and dies with its group: what one had not encoded when it was lost, the next encodes.
+/// Each worker holds at most one piece of work and the tower one per slot; all else waits here, where it can
+/// be dropped. A tower lives and dies with its group: what one had not encoded when it was lost, the next
+/// encodes.
 class vision_encoder_core {
  public:
   using self_pointer = vision_encoder_actor::stateful_pointer<struct vision_encoder_state>;

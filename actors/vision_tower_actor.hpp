@@ -33,8 +33,8 @@ struct vision_tower_state {
   static inline const char* name = "vision_tower";
 };
 
-/// Owns the vision runner on a thread of its own: spawned detached, beside the shard of rank 0 whose device it
-/// shares. Gives the device the next run while one goes on, and answers each when its rows are there.
+/// Owns the vision runner on a thread of its own: spawned detached, beside the shard of rank 0 whose device
+/// it shares. Gives the device the next run while one goes on, and answers each when its rows are there.
 vision_tower_actor::behavior_type vision_tower(
     vision_tower_actor::stateful_pointer<vision_tower_state> self, device_worker_options options);
 

@@ -12,8 +12,9 @@ enum class compute_dtype : uint8_t { float32, bfloat16 };
 /// What a model runs on; automatic: GPUs if this build and this machine have some.
 enum class device_choice : uint8_t { automatic, cpu, cuda };
 
-/// Where a shard lives: a thread of the node's process or a process of its own.
-enum class isolation_mode : uint8_t { thread, process };
+/// Where a shard lives: a thread of the node's process or a process of its own; automatic: a process on GPUs,
+/// since a CUDA context that met an illegal address ends with its process alone.
+enum class isolation_mode : uint8_t { automatic, thread, process };
 
 /// One value of every setting, after files, environment and flags were merged (config/load.hpp).
 /// Sizes that are 0 are chosen at start from the model and the memory, and printed.
@@ -29,7 +30,7 @@ struct engine_config {
   struct parallel_settings {
     int32_t tensor = 1;
     device_choice device = device_choice::automatic;
-    isolation_mode isolation = isolation_mode::thread;
+    isolation_mode isolation = isolation_mode::automatic;
     std::string shard_program;  // started for shards in processes; empty: this program
   } parallel;
 

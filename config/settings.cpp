@@ -50,9 +50,12 @@ void add_parallel(std::vector<setting>& table) {
                    {"cuda", device_choice::cuda}},
                   {"--device"}, "what the model runs on; auto: GPUs if there are any");
   parallel.choice("isolation", &settings::isolation,
-                  {{"thread", isolation_mode::thread}, {"process", isolation_mode::process}},
+                  {{"auto", isolation_mode::automatic},
+                   {"thread", isolation_mode::thread},
+                   {"process", isolation_mode::process}},
                   {"--isolation"},
-                  "where a shard lives: a thread of this process or a process of its own");
+                  "where a shard lives: a thread of this process or a process of its own; auto: a "
+                  "process on GPUs, else a thread");
   parallel.text("shard_program", &settings::shard_program, setting_role::path, {"--shard-program"},
                 "started for shards in processes; empty: this program");
 }

@@ -9,13 +9,20 @@
 #include "model/vision/vision_staging.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
 
 namespace troupe::model {
 namespace {
 
 constexpr int64_t word_bytes = 4;  // of f32 and i32
+// Below a picture of 256 x 256 pixels nobody would want to go.
+constexpr int32_t least_vision_patches = 256;
+constexpr int32_t least_visual_rows = 256;
 // What one row samples: a token, its logprob, and the alternatives with theirs.
 constexpr int64_t sampled_words = 2 + 2 * plan::max_logprobs;
 
@@ -104,6 +111,104 @@ int64_t vision_activation_bytes(const config::vision_config& vision, int64_t pat
          patches / vision.merge_unit() * vision.out_hidden_size * element;
 }
 
+std::string readable(int64_t bytes) {
+  constexpr double giga = 1e9, mega = 1e6;
+  const auto count = static_cast<double>(bytes);
+  return count >= giga ? fmt::format("{:.2f} GB", count / giga) : fmt::format("{:.2f} MB", count / mega);
+}
+
+/// What an engine takes, with the smallest KV cache that it allows.
+struct memory_need {
+  engine_limits limits;
+  std::vector<planned_memory> lines;  // beside the KV cache
+  int64_t fixed = 0;                  // their sum
+  int64_t kv_cache = 0;
+  double kv_share = 1;  // of what is left beside the rest, that the KV cache gets
+
+  int64_t total() const {
+    return fixed + static_cast<int64_t>(static_cast<double>(kv_cache) / kv_share);
+  }
+  int64_t left_for_kv(int64_t available) const {
+    return static_cast<int64_t>(static_cast<double>(std::max<int64_t>(0, available - fixed)) * kv_share);
+  }
+  bool fits(int64_t available) const {
+    return available >= fixed && left_for_kv(available) >= kv_cache;
+  }
+};
+
+memory_need need_of(config::engine_config engine, const config::checkpoint_config& checkpoint,
+                    gpu::memory_kind kind) {
+  const int64_t asked_for = engine.limits.kv_cache_bytes;
+  // Any KV cache that fits the arithmetic: its line does not count here.
+  engine.limits.kv_cache_bytes = std::numeric_limits<int64_t>::max() / 2;
+  memory_need need;
+  need.limits = derive_limits(engine, checkpoint, 0);
+  for (auto& line : plan_memory(checkpoint.model, need.limits, kind))
+    if (line.owner != kv_cache_owner) need.lines.push_back(std::move(line));
+  need.fixed = fixed_bytes(need.lines);
+  const int64_t one_context = (need.limits.plan.max_blocks_per_sequence + 1) * need.limits.kv_block_bytes;
+  need.kv_cache = need.limits.tp_size * (asked_for > 0 ? asked_for : one_context);
+  if (asked_for == 0) need.kv_share = engine.limits.memory_share;
+  return need;
+}
+
+/// The setting halved until everything fits, if it comes to that above `least`.
+std::string halved_to_fit(const char* name, int32_t config::engine_config::limit_settings::*setting,
+                          int32_t from, int32_t least, config::engine_config engine,
+                          const config::checkpoint_config& checkpoint, int64_t available,
+                          gpu::memory_kind kind) {
+  for (int32_t value = from / 2; value >= least; value /= 2) {
+    engine.limits.*setting = value;
+    if (need_of(engine, checkpoint, kind).fits(available)) return fmt::format("{} {}", name, value);
+  }
+  return {};
+}
+
+/// A KV cache as large as there is room for, and a context that it holds.
+std::string kv_cache_to_fit(const memory_need& need, const config::engine_config& engine,
+                            int64_t available) {
+  const auto& plan = need.limits.plan;
+  const int64_t bytes = need.left_for_kv(available) / need.limits.tp_size;
+  const int64_t blocks = bytes / need.limits.kv_block_bytes - 1;
+  if (blocks < 1) return {};
+  std::vector<std::string> changes;
+  if (engine.limits.kv_cache_bytes > 0) changes.push_back(fmt::format("kv_cache_memory {}", bytes));
+  if (blocks < plan.max_blocks_per_sequence)
+    changes.push_back(fmt::format("max_model_len {}", blocks * plan.block_size));
+  return fmt::format("{} ({} KV blocks of {} tokens)", fmt::join(changes, " and "), blocks, plan.block_size);
+}
+
+/// A larger share for the KV cache, if some of the memory is left then.
+std::string memory_share_to_fit(const memory_need& need, const config::engine_config& engine,
+                                int64_t available) {
+  constexpr double most = 0.95, percent = 100;
+  const auto left = static_cast<double>(available - need.fixed);
+  if (engine.limits.kv_cache_bytes > 0 || left <= 0) return {};
+  const double share = std::ceil(percent * static_cast<double>(need.kv_cache) / left) / percent;
+  return share <= most ? fmt::format("memory_share {:.2f}", share) : std::string{};
+}
+
+std::vector<std::string> settings_that_fit(const memory_need& need,
+                                           const config::engine_config& engine,
+                                           const config::checkpoint_config& checkpoint,
+                                           int64_t available, gpu::memory_kind kind) {
+  using settings = config::engine_config::limit_settings;
+  const auto& plan = need.limits.plan;
+  const auto halved = [&](const char* name, int32_t settings::*setting, int32_t from, int32_t least) {
+    return halved_to_fit(name, setting, from, least, engine, checkpoint, available, kind);
+  };
+  std::vector<std::string> found{
+      kv_cache_to_fit(need, engine, available), memory_share_to_fit(need, engine, available),
+      halved("max_num_batched_tokens", &settings::max_num_batched_tokens, plan.max_num_batched_tokens,
+             plan.max_num_seqs),
+      halved("vision_max_patches", &settings::vision_max_patches, need.limits.vision_max_patches,
+             least_vision_patches),
+      halved("visual_pool_rows", &settings::visual_pool_rows, plan.visual_pool_rows,
+             least_visual_rows)};
+  std::erase(found, std::string{});
+  return found;
+}
+
 /// What the operations of a device keep between them.
 int64_t working_bytes(const config::text_config& text, const text_shape& rank,
                       const engine_limits& limits) {
@@ -172,6 +277,26 @@ int64_t fixed_bytes(const std::vector<planned_memory>& plan) {
   for (const auto& row : plan)
     if (row.owner != kv_cache_owner) bytes += row.total_bytes();
   return bytes;
+}
+
+std::string memory_shortage(const config::engine_config& engine,
+                            const config::checkpoint_config& checkpoint, int64_t available_bytes,
+                            gpu::memory_kind kind) {
+  const auto need = need_of(engine, checkpoint, kind);
+  if (need.fits(available_bytes)) return {};
+  std::string text = fmt::format("{} of memory are there, {} would be needed:", readable(available_bytes),
+                                 readable(need.total()));
+  for (const auto& line : need.lines)
+    text += fmt::format(" {} {},", line.owner, readable(line.total_bytes()));
+  const auto& plan = need.limits.plan;
+  text += engine.limits.kv_cache_bytes > 0
+              ? fmt::format(" {} {} as asked for", kv_cache_owner, readable(need.kv_cache))
+              : fmt::format(" {} {} for one context of {} tokens, in {:.0f} % of what the rest leaves",
+                            kv_cache_owner, readable(need.kv_cache), plan.max_model_len,
+                            100 * need.kv_share);
+  const auto fitting = settings_that_fit(need, engine, checkpoint, available_bytes, kind);
+  if (fitting.empty()) return text + "; no single setting makes it fit";
+  return text + fmt::format("; it would fit with {}", fmt::join(fitting, ", or with "));
 }
 
 }  // namespace troupe::model

@@ -76,10 +76,8 @@ int plan(const plan_options& options) {
   const auto checkpoint = checkpoint_of(options, engine);
   const int64_t available =
       options.memory.empty() ? actors::free_memory_bytes(where) : parse_bytes(options.memory);
-  const auto limits = model::derive_limits(engine, checkpoint, available);
-  const auto kind =
-      where.device == gpu::device_kind::cpu ? gpu::memory_kind::host : gpu::memory_kind::device;
-  const auto rows = model::plan_memory(checkpoint.model, limits, kind);
+  const auto limits = actors::limits_within(available, where, engine, checkpoint);
+  const auto rows = model::plan_memory(checkpoint.model, limits, where.tensor_memory());
   print_table(rows);
   print_room(checkpoint.model.text, limits, rows, available);
   return 0;

@@ -1,6 +1,7 @@
 #include "model/memory_plan.hpp"
 #include "model/vision/vision_staging.hpp"
 
+#include "support/reference_set.hpp"
 #include "support/runner_group.hpp"
 
 #include <boost/test/unit_test.hpp>
@@ -102,6 +103,37 @@ void check_plan(const testing::group_options& options) {
   }
 }
 
+struct engine_on_tiny {
+  engine_on_tiny() {
+    engine.model.max_model_len = 1024;
+    engine.limits.max_num_seqs = 8;
+    engine.limits.max_num_batched_tokens = 2048;
+    engine.limits.memory_share = 0.5;
+  }
+  std::string shortage(int64_t available) const {
+    return model::memory_shortage(engine, checkpoint, available);
+  }
+  /// The least memory that suffices.
+  int64_t enough() const {
+    int64_t least = 0, most = int64_t{1} << 40;
+    while (least + 1 < most) {
+      const int64_t middle = (least + most) / 2;
+      (shortage(middle).empty() ? most : least) = middle;
+    }
+    return most;
+  }
+
+  config::engine_config engine;
+  config::checkpoint_config checkpoint =
+      config::read_checkpoint_config(testing::fixtures() / "tiny");
+};
+
+/// The number behind `name` in `text`, or -1.
+int64_t number_after(const std::string& text, const std::string& name) {
+  const auto place = text.find(name + ' ');
+  return place == std::string::npos ? -1 : std::stoll(text.substr(place + name.size() + 1));
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(memory_plan_test)
@@ -113,6 +145,52 @@ BOOST_AUTO_TEST_CASE(a_plan_says_what_runners_hold) {
         BOOST_TEST_CONTEXT(checkpoint << ", " << tp_size << " ranks, dtype "
                                       << gpu::size_of(activation))
   check_plan({.checkpoint = checkpoint, .tp_size = tp_size, .activation = activation});
+}
+
+BOOST_FIXTURE_TEST_CASE(a_shortage_of_memory_says_where_it_would_go, engine_on_tiny) {
+  const auto why = shortage(enough() - 1);
+  for (const char* line : {"text weights", "activations", "step inputs", "vision weights",
+                           "vision activations", "vision staging", "visual pool",
+                           "KV cache", "one context of 1024 tokens"})
+    BOOST_TEST(why.find(line) != std::string::npos, line << " is not in: " << why);
+  BOOST_TEST(shortage(1'000'000).find("no single setting makes it fit") != std::string::npos);
+}
+
+BOOST_FIXTURE_TEST_CASE(every_setting_that_is_said_to_fit_does, engine_on_tiny) {
+  const int64_t available = enough() - 200'000;
+  const auto why = shortage(available);
+  const auto fits_with = [&](const std::string& name, auto apply) {
+    const int64_t value = number_after(why.substr(why.find("it would fit with")), name);
+    BOOST_REQUIRE_MESSAGE(value > 0, name << " is not in: " << why);
+    auto smaller = *this;
+    apply(smaller.engine, value);
+    BOOST_TEST(smaller.shortage(available) == "");
+  };
+  fits_with("max_model_len", [](auto& changed, int64_t value) { changed.model.max_model_len = value; });
+  const auto share = why.find("memory_share ");
+  BOOST_REQUIRE(share != std::string::npos);
+  auto larger_share = *this;
+  larger_share.engine.limits.memory_share = std::stod(why.substr(share + 13));
+  BOOST_TEST(larger_share.shortage(available) == "");
+  fits_with("max_num_batched_tokens", [](auto& changed, int64_t value) {
+    changed.limits.max_num_batched_tokens = static_cast<int32_t>(value);
+  });
+  fits_with("vision_max_patches", [](auto& changed, int64_t value) {
+    changed.limits.vision_max_patches = static_cast<int32_t>(value);
+  });
+  fits_with("visual_pool_rows", [](auto& changed, int64_t value) {
+    changed.limits.visual_pool_rows = static_cast<int32_t>(value);
+  });
+}
+
+BOOST_FIXTURE_TEST_CASE(a_kv_cache_that_is_asked_for_must_fit_whole, engine_on_tiny) {
+  engine.limits.kv_cache_bytes = int64_t{1} << 40;
+  const int64_t available = int64_t{1} << 30;
+  const auto why = shortage(available);
+  BOOST_TEST(why.find("as asked for") != std::string::npos, why);
+  engine.limits.kv_cache_bytes = number_after(why, "kv_cache_memory");
+  BOOST_TEST(engine.limits.kv_cache_bytes > 0);
+  BOOST_TEST(shortage(available) == "");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -21,7 +21,8 @@ struct lone_answer {
 
 /// One random history of the real actors: messages in any order that their senders allow, actors
 /// that stall, clients that cancel, leave or do not read, shards that die, lie, refuse or answer
-/// too late, vision towers that die or lose their device, pictures that fail, deadlines, a drain. Then the faults stop and everything must end.
+/// too late, vision towers that die or lose their device, pictures that fail, deadlines, a drain.
+/// Then the faults stop and everything must end.
 ///
 /// After every message: all books balance and no client heard anything after its end. In the end:
 /// every client heard exactly one end, for a reason that this history gave; finished answers are
