@@ -48,13 +48,12 @@ void launch_segment_attention(const segment_attention_arguments& a, const launch
   if (a.max_patches == 0 || a.max_segments == 0) return;
   if (a.type == dtype::f32) return rows::launch(kernel_name, call_of<float>(a), on);
   const auto call = call_of<bf16>(a);
-  // Tiles of 192 rows overlap better, tiles of 128 fill the device sooner. A row's bits are the
-  // same.
+  // Tiles of 192 rows overlap better, tiles of 128 fill the device sooner and have registers for heads of
+  // more than 64 values. A row's bits are the same.
   const bool many = a.max_patches > 2048;
   if (a.head_dim <= 64)
     return many ? launch_tiles<64, 3, 6>(call, on) : launch_tiles<64, 2, 6>(call, on);
-  if (a.head_dim <= 72)
-    return many ? launch_tiles<72, 3, 6>(call, on) : launch_tiles<72, 2, 6>(call, on);
+  if (a.head_dim <= 72) return launch_tiles<72, 2, 6>(call, on);
   launch_tiles<128, 2, 5>(call, on);
 }
 

@@ -74,13 +74,15 @@ __device__ tile_task find_task(const attention_call<bf16, Keys>& p, int32_t inde
   return {-1};
 }
 
-/// Shared memory for heads of at most `head_dim` values; what a head lacks is zero.
+/// Shared memory for heads of at most `head_dim` values; what a head lacks is zero. Where chunks reach past
+/// `head_dim`, the slots' first column there holds ones: the product with values then sums the weights.
 template <int32_t head_dim, int32_t num_groups, int32_t num_slots>
 struct layout {
   static constexpr int32_t rows = num_groups * group_rows;
   using query = operand_tile<rows, head_dim>;
   using slot = operand_tile<key_tile, head_dim>;
   static constexpr int32_t steps = slot::chunks / 2;
+  static constexpr bool has_ones = slot::chunks * chunk_values > head_dim;
   static constexpr uint32_t bytes = query::bytes + num_slots * slot::bytes + 2 * num_slots * 8;
 };
 
@@ -187,7 +189,8 @@ template <int32_t head_dim, int32_t num_groups, int32_t num_slots, class Keys>
 struct consumer {
   using sizes = layout<head_dim, num_groups, num_slots>;
   static constexpr int32_t turn_threads = 2 * group_threads;
-  static constexpr int32_t panels_width = head_dim / 64 * 64, rest_width = head_dim % 64;
+  static constexpr int32_t panels_width = head_dim / 64 * 64;
+  static constexpr int32_t rest_width = sizes::slot::chunks * chunk_values - panels_width;
 
   const attention_call<bf16, Keys>& p;
   const tile_task& task;
@@ -217,7 +220,7 @@ struct consumer {
     if (masked == 0) mask(0);
     float shrink[2];
     weigh(shrink);
-    round_weights();
+    take_weights();
 
     if (group == num_groups - 1) named_barrier_arrive(first_turn_barrier, turn_threads);
     int32_t tile = 1;
@@ -269,7 +272,7 @@ struct consumer {
     for (int32_t i = 0; i < panels_width / 2; ++i) sums[i] *= shrink[i / 2 % 2];
 #pragma unroll
     for (int32_t i = 0; i < rest_width / 2; ++i) rest_sums[i] *= shrink[i / 2 % 2];
-    round_weights();
+    take_weights();
   }
 
   __device__ __forceinline__ uint32_t slot_address() const {
@@ -336,27 +339,50 @@ struct consumer {
       for (int32_t i = 0; i < key_tile / 2; i += 4) {
         float& a = scores[i + 2 * half];
         float& b = scores[i + 2 * half + 1];
+        a = exp2_approximate(fmaf(a, p.scale_log2, -offset));
+        b = exp2_approximate(fmaf(b, p.scale_log2, -offset));
+        if constexpr (sizes::has_ones) continue;
         // Rounded before they are summed: the product takes them so, and what all values have in common
-        // must come out with a weight of exactly one.
-        a = rounded<bf16>(exp2_approximate(fmaf(a, p.scale_log2, -offset)));
-        b = rounded<bf16>(exp2_approximate(fmaf(b, p.scale_log2, -offset)));
+        // must come out with a weight of exactly one. Both by one conversion, which are dear.
+        const uint32_t pair = pack_bf16(a, b);
+        a = __uint_as_float(pair << 16);
+        b = __uint_as_float(pair & 0xffff0000U);
         sum += a + b;
       }
       total[half] = total[half] * shrink[half] + sum;
     }
   }
 
-  __device__ __forceinline__ void round_weights() {
+  /// Rounds the weights, once no product reads those of the tile before.
+  __device__ __forceinline__ void take_weights() {
+    constexpr uint32_t upper_halves = 0x7632;  // of two floats, which hold rounded values already
 #pragma unroll
     for (int32_t i = 0; i < key_tile / 4; ++i)
-      weights[i] = pack_bf16(scores[2 * i], scores[2 * i + 1]);
+      weights[i] = sizes::has_ones
+                       ? pack_bf16(scores[2 * i], scores[2 * i + 1])
+                       : __byte_perm(__float_as_uint(scores[2 * i]),
+                                     __float_as_uint(scores[2 * i + 1]), upper_halves);
+  }
+
+  /// The sum of a row's weights, in all four lanes that share the row.
+  __device__ __forceinline__ float total_of(int32_t half) const {
+    if constexpr (sizes::has_ones) {
+      const auto lane = static_cast<int32_t>(threadIdx.x) % warp_size;
+      // A copy that the compiler cannot see through: else it keeps the sum in an integer register, for the
+      // shuffle, and the products wait for each other.
+      float sum;
+      asm("mov.f32 %0, %1;" : "=f"(sum) : "f"(rest_sums[(head_dim - panels_width) / 2 + 2 * half]));
+      return __shfl_sync(all_lanes, sum, lane / 4 * 4);
+    } else {
+      return quad_sum(total[half]);
+    }
   }
 
   __device__ void store() const {
     const auto lane = static_cast<int32_t>(threadIdx.x) % warp_size;
 #pragma unroll
     for (int32_t half = 0; half < 2; ++half) {
-      const float inverse = 1 / quad_sum(total[half]);
+      const float inverse = 1 / total_of(half);
       if (row[half] >= task.tokens * p.group) continue;
       bf16* to = p.output_row(task.first_token + row[half] / p.group,
                               task.kv_head * p.group + row[half] % p.group) +
@@ -372,6 +398,17 @@ struct consumer {
     }
   }
 };
+
+/// The queries are zero where the slots have ones, so that scores stay what they are.
+template <class Sizes, int32_t num_slots>
+__device__ void write_ones(std::byte* memory, int32_t thread) {
+  constexpr uint32_t one_and_zero = 0x3f80;  // two values of bf16
+  for (int32_t i = thread; i < num_slots * key_tile; i += static_cast<int32_t>(blockDim.x)) {
+    std::byte* slot = memory + Sizes::query::bytes + i / key_tile * Sizes::slot::bytes;
+    *reinterpret_cast<uint32_t*>(
+        slot + Sizes::slot::rest_offset(i % key_tile, Sizes::slot::chunks - 1)) = one_and_zero;
+  }
+}
 
 /// Registers of a thread: 64 Ki of them per SM, one CTA.
 template <int32_t num_groups>
@@ -402,6 +439,10 @@ __global__ void __launch_bounds__(block_threads(num_groups), 1)
     const auto end = static_cast<int32_t>(sizes::query::bytes + num_slots * sizes::slot::bytes);
     for (int32_t i = thread * 16; i < end; i += block_threads(num_groups) * 16)
       *reinterpret_cast<uint4*>(memory + i) = uint4{};
+    if constexpr (sizes::has_ones) {
+      __syncthreads();
+      write_ones<sizes, num_slots>(memory, thread);
+    }
     fence_shared_for_products();
   }
   __syncthreads();

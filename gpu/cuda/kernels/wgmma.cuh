@@ -128,11 +128,11 @@ __device__ __forceinline__ void wgmma_columns(float (&sum)[32], const uint32_t* 
                : TROUPE_F32(sum, 0)
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
-__device__ __forceinline__ void wgmma_columns(float (&sum)[4], const uint32_t* a, uint64_t b) {
+__device__ __forceinline__ void wgmma_columns(float (&sum)[8], const uint32_t* a, uint64_t b) {
   asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0,%1,%2,%3}, {%4,%5,%6,%7}, %8, 1, 1, "
-      "1, 1;\n"
-      : TROUPE_F4(sum, 0)
+      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {%0,%1,%2,%3,%4,%5,%6,%7}, "
+      "{%8,%9,%10,%11}, %12, 1, 1, 1, 1;\n"
+      : TROUPE_F4(sum, 0), TROUPE_F4(sum, 4)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 __device__ __forceinline__ void wgmma_columns(float (&sum)[64], const uint32_t* a, uint64_t b) {
