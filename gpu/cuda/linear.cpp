@@ -201,9 +201,14 @@ library_linear::prepared& library_linear::find(const library_product& work, bool
   return *prepared_.emplace(key, std::move(made)).first->second;
 }
 
-/// An accumulating product is timed on the output itself: a warm-up run's, which means nothing.
 cublasLtMatmulAlgo_t library_linear::fastest(const prepared& shape,
-                                             const library_product& work) const {
+                                             const library_product& asked_for) const {
+  // On memory of its own: a product that accumulates would change what it is going to add to.
+  library_product work = asked_for;
+  arena trial("matmul_trial", memory_kind::device);
+  trial.reserve("output", dtype::u8, {work.output.span_bytes()});
+  trial.seal();
+  work.output.data = trial.base();
   const event start, end;
   float best = std::numeric_limits<float>::infinity();
   cublasLtMatmulAlgo_t algorithm{};
