@@ -102,6 +102,7 @@ testing::bench_options engine_schedule::make_options() {
   options.max_preparing_requests = pick(random_, 2, 16);
   options.max_waiting_requests = pick(random_, 2, 16);
   options.request_deadline = chance(random_, 30) ? short_deadline : long_deadline;
+  if (chance(random_, 40)) options.verify_every = chance(random_, 70) ? 1 : pick(random_, 2, 6);
   return options;
 }
 
@@ -141,9 +142,19 @@ void engine_schedule::disturb() {
     case 8:
     case 9:
       return let_somebody_nap();
+    case 10:
+      return break_a_graph();
     default:
       return pass_time(tick * pick(random_, 1, 4));
   }
+}
+
+/// Only where every step is verified: else clients get tokens of it.
+void engine_schedule::break_a_graph() {
+  if (options_.verify_every != 1) return;
+  const auto buckets = plan::make_token_buckets(options_.max_num_batched_tokens);
+  bench_.fakes().broken_graphs.insert(
+      buckets.at(static_cast<size_t>(pick(random_, 0, static_cast<int32_t>(buckets.size()) - 1))));
 }
 
 std::shared_ptr<actors::completion_request> engine_schedule::make_request() {
@@ -503,6 +514,9 @@ void engine_schedule::count_what_happened() {
   note("replays", planner.replays);
   note("prefix tokens found", planner.prefix_hits);
   note("towers that lost their device", bench_.seen().devices_lost);
+  const auto verified = bench_.scheduler_core().statistics().verification;
+  note("steps verified", verified.steps_verified);
+  note("graphs quarantined", verified.graphs_quarantined);
   note("groups rebuilt", std::ssize(bench_.seen().epochs) - 1);
   note("engines failed", failed_);
 }

@@ -57,6 +57,7 @@ class engine_schedule {
   void break_a_shard();
   void break_the_tower(bool at_once);
   void break_pictures();
+  void break_a_graph();
   void drain();
   void pass_time(std::chrono::milliseconds duration);
 

@@ -37,6 +37,7 @@ constexpr const char* must_happen[] = {
     "drains",
     "engines failed",
     "finished",
+    "graphs quarantined",
     "groups rebuilt",
     "pictures failed",
     "pictures refused",
