@@ -142,10 +142,10 @@ class upload_ring::session {
   void finish();
 
  private:
-  /// Buffers and stream of one thread, made when its first piece comes.
+  /// Buffers and stream of one thread, made when they are first needed.
   struct worker_state {
     stream work{false};
-    std::array<send_buffer, buffers_per_worker> buffers;
+    std::array<std::unique_ptr<send_buffer>, buffers_per_worker> buffers;
     arena turning{"upload_staging", memory_kind::device};  // sealed when first needed
     std::array<tensor_view, buffers_per_worker> turned;
     size_t turn = 0;
@@ -262,7 +262,8 @@ void upload_ring::session::serve() {
 void upload_ring::session::send(worker_state& worker, const piece& next) const {
   const transfer& work = *next.work;
   const size_t turn = worker.turn++ % buffers_per_worker;
-  send_buffer& buffer = worker.buffers[turn];
+  if (!worker.buffers[turn]) worker.buffers[turn] = std::make_unique<send_buffer>();
+  send_buffer& buffer = *worker.buffers[turn];
   check(cudaEventSynchronize(buffer.taken), "loading weights");
   if (work.source)
     work.source->fetch(work.data + next.first * work.stride_bytes,
@@ -289,7 +290,7 @@ void upload_ring::session::send_turned(worker_state& worker, const piece& next,
   }
   std::byte* lines = worker.turned[buffer].data;
   check(
-      cudaMemcpyAsync(lines, worker.buffers[buffer].memory.data(),
+      cudaMemcpyAsync(lines, worker.buffers[buffer]->memory.data(),
                       static_cast<size_t>(next.bytes()), cudaMemcpyHostToDevice, worker.work.get()),
       "loading weights");
   launch_context on;
