@@ -18,7 +18,9 @@ namespace {
 constexpr int max_candidates = 12;
 constexpr int timed_runs = 3;
 
-cudaDataType_t data_type_of(dtype type) { return type == dtype::bf16 ? CUDA_R_16BF : CUDA_R_32F; }
+cudaDataType_t data_type_of(dtype type) {
+  return type == dtype::bf16 ? CUDA_R_16BF : CUDA_R_32F;
+}
 
 class layout {
  public:
@@ -50,8 +52,34 @@ class event {
   cudaEvent_t handle_ = nullptr;
 };
 
-/// What each shape runs on this kind of device, for the whole process: two backends give the same bits, and
-/// a shape is timed once.
+/// A tensor's values on the host, from when this is made until `put_back`. No memory of the device
+/// is taken for it: giving that back could wait for a peer that waits for this rank.
+class kept_values {
+ public:
+  kept_values(const tensor_view& of, cudaStream_t stream)
+      : of_(of), stream_(stream), values_(static_cast<size_t>(of.span_bytes())) {
+    check(
+        cudaMemcpyAsync(values_.data(), of_.data, values_.size(), cudaMemcpyDeviceToHost, stream_),
+        "keeping a tensor");
+    check(cudaStreamSynchronize(stream_), "keeping a tensor");
+  }
+  kept_values(const kept_values&) = delete;
+  kept_values& operator=(const kept_values&) = delete;
+  void put_back() {
+    check(
+        cudaMemcpyAsync(of_.data, values_.data(), values_.size(), cudaMemcpyHostToDevice, stream_),
+        "putting a tensor back");
+    check(cudaStreamSynchronize(stream_), "putting a tensor back");
+  }
+
+ private:
+  tensor_view of_;
+  cudaStream_t stream_;
+  std::vector<std::byte> values_;
+};
+
+/// What each shape runs on this kind of device, for the whole process: two backends give the same
+/// bits, and a shape is timed once.
 class algorithm_choices {
  public:
   std::optional<cublasLtMatmulAlgo_t> find(const library_linear::shape_key& key) {
@@ -60,8 +88,8 @@ class algorithm_choices {
     if (found == chosen_.end()) return std::nullopt;
     return found->second;
   }
-  /// The first choice stays. Nothing is locked while one is made: what a rank times may wait for a peer
-  /// that makes one as well.
+  /// The first choice stays. Nothing is locked while one is made: what a rank times may wait for a
+  /// peer that makes one as well.
   cublasLtMatmulAlgo_t keep(const library_linear::shape_key& key,
                             const cublasLtMatmulAlgo_t& algorithm) {
     const std::lock_guard lock(mutex_);
@@ -202,13 +230,9 @@ library_linear::prepared& library_linear::find(const library_product& work, bool
 }
 
 cublasLtMatmulAlgo_t library_linear::fastest(const prepared& shape,
-                                             const library_product& asked_for) const {
-  // On memory of its own: a product that accumulates would change what it is going to add to.
-  library_product work = asked_for;
-  arena trial("matmul_trial", memory_kind::device);
-  trial.reserve("output", dtype::u8, {work.output.span_bytes()});
-  trial.seal();
-  work.output.data = trial.base();
+                                             const library_product& work) const {
+  std::optional<kept_values> added_to;
+  if (work.epilogue == product_epilogue::accumulate) added_to.emplace(work.output, stream_);
   const event start, end;
   float best = std::numeric_limits<float>::infinity();
   cublasLtMatmulAlgo_t algorithm{};
@@ -227,6 +251,7 @@ cublasLtMatmulAlgo_t library_linear::fastest(const prepared& shape,
     best = elapsed;
     algorithm = candidate.algo;
   }
+  if (added_to) added_to->put_back();
   if (best == std::numeric_limits<float>::infinity())
     throw error(fmt::format("cuBLASLt has no algorithm for {} rows, {} -> {}", work.output.rows(),
                             work.input.width(), work.output.width()));
