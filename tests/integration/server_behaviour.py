@@ -179,9 +179,12 @@ def dying_shards(report):
     """A shard process that is killed or frozen in mid-stream: a pause, the same tokens, no gap and no repeat."""
     case = CASES["text0"]
     with Server(None, "--dtype", "float32", "--tp", 2, "--isolation", "process", "--step-timeout", "3000ms") as server:
+        gone = set()
         for name, fault in (("killed", signal.SIGKILL), ("frozen", signal.SIGSTOP)):
-            children = server.children()
+            eventually(lambda: len(set(server.children()) - gone) == 2, 20)  # the answer may end before the loss is noticed
+            children = [child for child in server.children() if child not in gone]
             report.check(f"two shard processes before one is {name}", len(children) == 2, children)
+            gone |= set(children)
             tokens, gap, last = [], 0.0, None
             for chunk in server.stream(case_messages(case), max_tokens=len(case["generated_ids"]), return_token_ids=True):
                 if "error" in chunk:
@@ -202,6 +205,37 @@ def dying_shards(report):
         pids = server.children()
     time.sleep(2)
     report.check("no orphan after the stop", not [p for p in pids if os.path.exists(f"/proc/{p}")], pids)
+
+
+def dying_towers(report):
+    """The process of shard and vision tower is killed and frozen while pictures are encoded: the same tokens for everybody."""
+    pictures = [case for case in CASES.values() if case["images"] or case.get("video")]
+    with Server(None, "--dtype", "float32", "--isolation", "process", "--step-timeout", "3000ms") as server:
+        for name, fault in (("killed", signal.SIGKILL), ("frozen", signal.SIGSTOP)):
+            wrong, done, stop = [], [0], threading.Event()
+
+            def ask(case):
+                while not stop.is_set():
+                    tokens = server.chat_tokens(case_messages(case), len(case["generated_ids"]))
+                    done[0] += 1
+                    if tokens != case["generated_ids"]:
+                        wrong.append((case["name"], tokens))
+
+            threads = [threading.Thread(target=ask, args=(case,)) for case in pictures]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.05)
+            old = server.children()
+            os.kill(old[0], fault)
+            replaced = eventually(lambda: server.children() not in ([], old) and server.get("/health")[0] == 200, 20)
+            before = done[0]
+            served_again = eventually(lambda: done[0] > before + len(pictures), 20)
+            stop.set()
+            for thread in threads:
+                thread.join(60)
+            report.check(f"H11 {name} while pictures are encoded: replaced and served again", replaced and served_again, done)
+            report.check(f"H11 {name} while pictures are encoded: every answer, the same tokens",
+                         not wrong and not any(thread.is_alive() for thread in threads), wrong[:2])
 
 
 def killed_front_end(report):
@@ -298,7 +332,8 @@ def main():
     with Server(None, "--dtype", "float32", "--max-num-seqs", 8, "--max-waiting-requests", 24) as server:
         for part in (usage_in_every_chunk, leaving_clients, overload, slow_reader, no_mixups):
             part(server, report)
-    for part in (stalled_client, faults_of_a_configuration, dying_shards, killed_front_end, drain, broken_model_files, poisoned_weights):
+    for part in (stalled_client, faults_of_a_configuration, dying_shards, dying_towers, killed_front_end, drain,
+                 broken_model_files, poisoned_weights):
         part(report)
     return report.finish()
 
