@@ -82,6 +82,19 @@ std::vector<pid_t> child_processes() {
   return children;
 }
 
+/// Says of what it has done at once that it is done only when it is asked again, as a device would.
+class late_operations final : public testing::forwarding_operations {
+ public:
+  using forwarding_operations::forwarding_operations;
+  std::unique_ptr<gpu::milestone> mark() override { return std::make_unique<late_milestone>(); }
+
+ private:
+  struct late_milestone final : gpu::milestone {
+    bool passed() override { return asked++ > 2; }
+    int32_t asked = 0;
+  };
+};
+
 /// Orders faults of backends in the processes of engines made while this lives.
 class ordered_faults {
  public:
@@ -185,6 +198,14 @@ BOOST_AUTO_TEST_CASE(a_frozen_shard_process_is_replaced) {
   }));
   BOOST_TEST(frozen);
   check_answer(set.cases.front(), asking.of(request->id));
+}
+
+BOOST_AUTO_TEST_CASE(runs_of_the_tower_that_take_their_time_give_the_references_tokens) {
+  running_engine running(config_for("tiny", 1, config::isolation_mode::thread),
+                         [](const gpu::backend_options& options) {
+                           return std::make_unique<late_operations>(gpu::make_operations(options));
+                         });
+  check_reference(running, "ref-tiny");
 }
 
 BOOST_DATA_TEST_CASE(a_device_lost_in_a_shard_process_is_not_noticed_in_the_answers,
