@@ -244,9 +244,11 @@ std::vector<planned_memory> plan_memory(const config::model_config& model,
                   fmt::format("steps of {} tokens, {} sequences", plan.max_num_batched_tokens,
                               plan.max_num_seqs)});
   rows.push_back({"step inputs", input_bytes(plan), ranks, "one copy per step"});
+  const int64_t words = gpu::on_device(kind) ? gpu::lane_word_bytes : 0;
   if (ranks > 1)
     rows.push_back({"symmetric arena",
-                    2 * model_runner::lane(model, plan, ranks).slot_bytes + gpu::lane_control_bytes,
+                    2 * (model_runner::lane(model, plan, ranks).slot_bytes + words) +
+                        gpu::lane_control_bytes,
                     ranks, "two slots of the largest message"});
   rows.push_back(
       {"vision weights", vision_weight_bytes(model.vision, sizes), 1, "one tower per node"});
