@@ -282,6 +282,19 @@ baked_operation paged_attention(tensor_view output, tensor_view qkv, const paged
            reads(tokens)}};
 }
 
+baked_operation norm_rope_attention(tensor_view output, tensor_view qkv, const head_rotation& heads,
+                                    const paged_kv& cache, const sequence_batch& batch,
+                                    live_count tokens) {
+  baked_operation description = qk_norm_rope_cache_write(
+      qkv, heads.q_weight, heads.k_weight, heads.epsilon, heads.positions, heads.rotary,
+      heads.slot_mapping, cache, tokens);
+  const baked_operation attention = paged_attention(output, qkv, cache, batch, tokens);
+  description.name = "norm_rope_attention";
+  description.operands.insert(description.operands.end(), attention.operands.begin(),
+                              attention.operands.end());
+  return description;
+}
+
 baked_operation add_position_embedding(tensor_view x, tensor_view table, int32_t side,
                                        tensor_view coordinates, live_count patches) {
   expect_activation("patches", x);

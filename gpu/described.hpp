@@ -41,6 +41,9 @@ baked_operation qk_norm_rope_cache_write(tensor_view qkv, tensor_view q_weight,
                                          const paged_kv& cache, live_count tokens);
 baked_operation paged_attention(tensor_view output, tensor_view qkv, const paged_kv& cache,
                                 const sequence_batch& batch, live_count tokens);
+baked_operation norm_rope_attention(tensor_view output, tensor_view qkv, const head_rotation& heads,
+                                    const paged_kv& cache, const sequence_batch& batch,
+                                    live_count tokens);
 baked_operation all_reduce_add_norm(tensor_view normed, tensor_view residual, tensor_view partial,
                                     tensor_view norm_weight, float epsilon, const visual_slot& slot,
                                     int32_t deepstack_level, const lane_view& lane,

@@ -47,6 +47,17 @@ struct text_rotary {
   float attention_factor = 1;
 };
 
+/// What becomes of the heads of a step's tokens before they attend: q and k heads are normed (RMS, weights
+/// [head_dim]) and rotated by the three position rows.
+struct head_rotation {
+  tensor_view q_weight;
+  tensor_view k_weight;
+  float epsilon = 0;
+  tensor_view positions;  // [3, max_tokens] i32
+  text_rotary rotary;
+  tensor_view slot_mapping;  // [max_tokens] i32 (block * block_size + offset, or -1: do not write)
+};
+
 /// Paged key-value cache of one layer of one rank: [num_blocks, 2, kv_heads, block_size, head_dim],
 /// second index 0 = keys (normed and rotated), 1 = values.
 struct paged_kv {
@@ -195,6 +206,17 @@ class operations {
   /// read from qkv. Scale head_dim^-0.5, softmax and its weights in fp32.
   virtual void paged_attention(tensor_view output, tensor_view qkv, const paged_kv& cache,
                                const sequence_batch& batch, live_count tokens) = 0;
+
+  /// qk_norm_rope_cache_write, then paged_attention; what qkv holds afterwards is unspecified. A backend
+  /// that fuses them takes keys and values of a sequence's new tokens from qkv: none may read those that
+  /// another sequence of the step writes.
+  virtual void norm_rope_attention(tensor_view output, tensor_view qkv, const head_rotation& heads,
+                                   const paged_kv& cache, const sequence_batch& batch,
+                                   live_count tokens) {
+    qk_norm_rope_cache_write(qkv, heads.q_weight, heads.k_weight, heads.epsilon, heads.positions,
+                             heads.rotary, heads.slot_mapping, cache, tokens);
+    paged_attention(output, qkv, cache, batch, tokens);
+  }
 
   /// Sums `partial` [rows, width] f32 over the ranks of `lane` in rank order, rounds once to the
   /// activation dtype, adds it to `residual` (in place), then adds pool[deepstack_level] rows where the

@@ -302,9 +302,11 @@ void cuda_operations::qk_norm_rope_cache_write(tensor_view qkv, tensor_view q_we
                    context_->launches);
 }
 
-void cuda_operations::paged_attention(tensor_view output, tensor_view qkv, const paged_kv& cache,
-                                      const sequence_batch& batch, live_count tokens) {
-  describe(described::paged_attention(output, qkv, cache, batch, tokens));
+paged_attention_arguments cuda_operations::attention_over(const tensor_view& output,
+                                                          const tensor_view& qkv,
+                                                          const paged_kv& cache,
+                                                          const sequence_batch& batch,
+                                                          live_count tokens) {
   paged_attention_arguments arguments;
   arguments.type = output.type;
   arguments.output = output.data;
@@ -330,7 +332,31 @@ void cuda_operations::paged_attention(tensor_view output, tensor_view qkv, const
       context_->attention,
       paged_attention_scratch_bytes(arguments.num_q_heads, arguments.num_kv_heads,
                                     arguments.head_dim, arguments.max_sequences));
-  launch_paged_attention(arguments, context_->launches);
+  return arguments;
+}
+
+void cuda_operations::paged_attention(tensor_view output, tensor_view qkv, const paged_kv& cache,
+                                      const sequence_batch& batch, live_count tokens) {
+  describe(described::paged_attention(output, qkv, cache, batch, tokens));
+  launch_paged_attention(attention_over(output, qkv, cache, batch, tokens), context_->launches);
+}
+
+void cuda_operations::norm_rope_attention(tensor_view output, tensor_view qkv,
+                                          const head_rotation& heads, const paged_kv& cache,
+                                          const sequence_batch& batch, live_count tokens) {
+  auto description = described::norm_rope_attention(output, qkv, heads, cache, batch, tokens);
+  const paged_attention_arguments attention = attention_over(output, qkv, cache, batch, tokens);
+  if (!takes_new_heads(attention))
+    return operations::norm_rope_attention(output, qkv, heads, cache, batch, tokens);
+  describe(std::move(description));
+  launch_new_heads_attention(attention,
+                             {heads.q_weight.data, heads.k_weight.data, heads.epsilon,
+                              heads.positions.as<const int32_t>(),
+                              static_cast<int32_t>(heads.positions.row_stride),
+                              heads.rotary.inverse_frequency.as<const float>(),
+                              heads.rotary.axis.as<const int32_t>(), heads.rotary.attention_factor,
+                              heads.slot_mapping.as<const int32_t>(), cache.blocks.data},
+                             context_->launches);
 }
 
 void cuda_operations::all_reduce_add_norm(tensor_view normed, tensor_view residual,

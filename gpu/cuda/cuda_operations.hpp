@@ -1,6 +1,7 @@
 #pragma once
 
 #include "gpu/cuda/host_meeting.hpp"
+#include "gpu/cuda/kernels/attention_paged.hpp"
 #include "gpu/cuda/kernels/launch.hpp"
 #include "gpu/cuda/kernels/skinny_linear.hpp"
 #include "gpu/cuda/linear.hpp"
@@ -72,6 +73,9 @@ class cuda_operations final : public operations {
                                 live_count tokens) override;
   void paged_attention(tensor_view output, tensor_view qkv, const paged_kv& cache,
                        const sequence_batch& batch, live_count tokens) override;
+  void norm_rope_attention(tensor_view output, tensor_view qkv, const head_rotation& heads,
+                           const paged_kv& cache, const sequence_batch& batch,
+                           live_count tokens) override;
   void all_reduce_add_norm(tensor_view normed, tensor_view residual, tensor_view partial,
                            tensor_view norm_weight, float epsilon, const visual_slot& slot,
                            int32_t deepstack_level, const lane_view& lane,
@@ -114,6 +118,9 @@ class cuda_operations final : public operations {
   /// Whether the library serves this product, so that its epilogues can be used.
   bool library_serves(const tensor_view& output, const tensor_view& input,
                       const linear_weight& weight) const;
+  paged_attention_arguments attention_over(const tensor_view& output, const tensor_view& qkv,
+                                           const paged_kv& cache, const sequence_batch& batch,
+                                           live_count tokens);
   skinny_linear_arguments skinny(const tensor_view& output, const tensor_view& input,
                                  const linear_weight& weight) const;
   /// Launches what waits for peers. Where ranks share a device, an eager launch waits on the host until

@@ -420,12 +420,17 @@ BOOST_AUTO_TEST_CASE(vision_positions_and_segments) {
 struct paged_step {
   int32_t q_heads, kv_heads;
   std::vector<std::pair<int32_t, int32_t>> sequences;  // new tokens, context with them
+  int32_t dead = 5;
 };
 
 BOOST_AUTO_TEST_CASE(keys_values_and_paged_attention) {
   const int64_t head_dim = 128;
   const int32_t block_size = 16;
   const std::vector<paged_step> steps{{4, 2, {{1, 1}}},
+                                      {4, 2, {{1, 1}}, 0},
+                                      {16, 1, {{1, 161}}, 0},
+                                      {8, 2, {{1, 300}}, 0},
+                                      {8, 2, {{2, 300}}, 0},
                                       {8, 1, {{1, 70}, {1, 16}, {1, 33}, {1, 300}}},
                                       {6, 2, {{5, 5}, {1, 40}, {60, 90}, {17, 200}}},
                                       {4, 4, {{100, 100}, {1, 17}}}};
@@ -447,11 +452,13 @@ BOOST_AUTO_TEST_CASE(keys_values_and_paged_attention) {
         tokens += fresh;
         starts.push_back(tokens);
       }
-      const int64_t capacity = tokens + 5;
+      const int64_t capacity = tokens + step.dead;
       slots.resize(static_cast<size_t>(capacity), -1);
+      const auto no_slots = t.ids(std::vector<int32_t>(static_cast<size_t>(capacity), -1));
       const int64_t width = (step.q_heads + 2 * step.kv_heads) * head_dim;
       const auto qkv = t.random(type, {capacity, width});
-      poison(t.host(qkv), tokens);
+      const auto later = t.random(type, {capacity, width});
+      for (const auto rows : {qkv, later}) poison(t.host(rows), tokens);
       const auto q_weight = t.random(type, {head_dim});
       const auto k_weight = t.random(type, {head_dim});
       std::vector<int32_t> positions;
@@ -482,6 +489,7 @@ BOOST_AUTO_TEST_CASE(keys_values_and_paged_attention) {
       std::copy(tables.begin(), tables.end(), t.host(block_tables).as<int32_t>());
       const auto num_sequences = t.ids({static_cast<int32_t>(step.sequences.size())});
       const auto output = t.random(type, {capacity, step.q_heads * head_dim});
+      const auto read_back = t.random(type, {capacity, step.q_heads * head_dim});
       const auto live = t.ids({tokens});
       const auto kv_of = [&](const side& s) {
         return paged_kv{s[cache], block_size, step.kv_heads};
@@ -489,15 +497,20 @@ BOOST_AUTO_TEST_CASE(keys_values_and_paged_attention) {
       BOOST_TEST_CONTEXT((type == dtype::bf16 ? "bf16, " : "f32, ") << tokens << " tokens") {
         t.compare(
             [&](const side& s) {
-              s.backend.qk_norm_rope_cache_write(s[qkv], s[q_weight], s[k_weight], 1e-6F,
-                                                 s[position_rows], {s[frequency], s[axis], 1},
-                                                 s[slot_mapping], kv_of(s), s.count(live));
-              s.backend.paged_attention(
-                  s[output], s[qkv], kv_of(s),
-                  {s[query_start], s[context_lengths], s[block_tables], s.count(num_sequences)},
-                  s.count(live));
+              const text_rotary rotary{s[frequency], s[axis], 1};
+              const sequence_batch batch{s[query_start], s[context_lengths], s[block_tables],
+                                         s.count(num_sequences)};
+              s.backend.norm_rope_attention(
+                  s[output], s[qkv],
+                  {s[q_weight], s[k_weight], 1e-6F, s[position_rows], rotary, s[slot_mapping]},
+                  kv_of(s), batch, s.count(live));
+              // Other queries find what that wrote to the cache.
+              s.backend.qk_norm_rope_cache_write(s[later], s[q_weight], s[k_weight], 1e-6F,
+                                                 s[position_rows], rotary, s[no_slots], kv_of(s),
+                                                 s.count(live));
+              s.backend.paged_attention(s[read_back], s[later], kv_of(s), batch, s.count(live));
             },
-            {{output, tokens, 2}});
+            {{output, tokens, 2}, {read_back, tokens, 2}});
       }
     }
 }

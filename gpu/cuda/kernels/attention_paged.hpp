@@ -60,4 +60,36 @@ int64_t paged_attention_scratch_bytes(int32_t num_q_heads, int32_t num_kv_heads,
 /// tokens and length alone, not on its neighbours.
 void launch_paged_attention(const paged_attention_arguments& arguments, const launch_context& on);
 
+/// How heads of the step's tokens are normed and rotated, and where keys and values of a token
+/// belong, as operations::qk_norm_rope_cache_write states it. Device memory that no kernel writes.
+struct new_head_arguments {
+  const void* q_weight = nullptr;  // [head_dim]
+  const void* k_weight = nullptr;
+  float epsilon = 0;
+  const int32_t* positions = nullptr;  // [3, positions_stride]
+  int32_t positions_stride = 0;
+  const float* inverse_frequency = nullptr;  // [head_dim / 2]
+  const int32_t* axis = nullptr;
+  float attention_factor = 1;
+  const int32_t* slot_mapping = nullptr;  // [max_tokens]
+  void* cache = nullptr;                  // the arguments' cache
+};
+
+/// Steps of more tokens are faster with a kernel for their heads: every split of a sequence would
+/// wait for its heads anew.
+constexpr int32_t new_heads_tokens_max = 1;
+static_assert(new_heads_tokens_max <= decode_tokens_max);
+
+/// Whether `launch_new_heads_attention` takes these: bf16 on the tensor cores, at most
+/// `new_heads_tokens_max` tokens.
+bool takes_new_heads(const paged_attention_arguments& arguments);
+
+/// Norms, rotates and writes the heads of the step's tokens, and attends, in one kernel: the same
+/// bits in the cache and in the output as one after the other. A sequence finds its own new tokens
+/// in qkv, so none may read keys that another one's new tokens bring; older keys are read before
+/// the predecessor has ended, so what wrote them must have ended before this step began (the copy
+/// of its inputs sees to that). qkv is left as it is.
+void launch_new_heads_attention(const paged_attention_arguments& arguments,
+                                const new_head_arguments& heads, const launch_context& on);
+
 }  // namespace troupe::gpu::cuda

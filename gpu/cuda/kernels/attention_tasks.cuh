@@ -24,6 +24,20 @@ __device__ __forceinline__ float quad_sum(float value) {
   return value + __shfl_xor_sync(all_lanes, value, 2);
 }
 
+/// Over the eight lanes that hold parts of one column.
+__device__ __forceinline__ float column_max(float value) {
+#pragma unroll
+  for (int32_t mask = 4; mask < warp_size; mask *= 2)
+    value = fmaxf(value, __shfl_xor_sync(all_lanes, value, mask));
+  return value;
+}
+__device__ __forceinline__ float column_sum(float value) {
+#pragma unroll
+  for (int32_t mask = 4; mask < warp_size; mask *= 2)
+    value += __shfl_xor_sync(all_lanes, value, mask);
+  return value;
+}
+
 __device__ __forceinline__ int32_t warp_inclusive_sum(int32_t value, int32_t lane) {
 #pragma unroll
   for (int32_t offset = 1; offset < warp_size; offset *= 2) {

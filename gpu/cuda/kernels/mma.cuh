@@ -91,6 +91,10 @@ __device__ __forceinline__ void copy_bulk(void* to, const void* from, uint32_t b
       "l"(from), "r"(bytes), "r"(shared_address(barrier)), "l"(policy)
       : "memory");
 }
+/// Orders this thread's accesses to shared memory before copies that later overwrite it.
+__device__ __forceinline__ void fence_before_copies() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 /// For data that is read once: it should not push other data out of the second-level cache.
 __device__ __forceinline__ uint64_t evict_first_policy() {
   uint64_t policy;
@@ -113,6 +117,13 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
   uint32_t packed;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
+}
+
+/// A thread holds two neighbours of row lane / 4 of an 8x8 matrix of bf16, before and afterwards.
+__device__ __forceinline__ uint32_t transpose_8x8(uint32_t pair) {
+  uint32_t turned;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(turned) : "r"(pair));
+  return turned;
 }
 
 // -- one warp's product ---------------------------------------------------------------------------

@@ -1,4 +1,5 @@
 #include "gpu/cuda/kernels/launch.cuh"
+#include "gpu/cuda/kernels/rotary.cuh"
 #include "gpu/cuda/kernels/rotary.hpp"
 #include "gpu/cuda/kernels/typed.cuh"
 
@@ -23,14 +24,7 @@ struct angle_table {
 struct text_rope_shape {
   int32_t q_heads, kv_heads, half_dim;
   int32_t block_size;
-  int32_t max_tokens;  // row length of the positions
-  float epsilon, attention_factor;
-};
-
-struct rotary_source {
-  const int32_t* positions;  // [3, max_tokens]
-  const float* inverse_frequency;
-  const int32_t* axis;
+  float epsilon;
 };
 
 template <class T>
@@ -39,52 +33,25 @@ struct head_weights {
   const T* key;
 };
 
-/// A warp norms (RMS) and rotates one head. Lane l has the pairs (i, i + half_dim) for i = l, l + 32, ...
-template <class T>
-__device__ void norm_and_rotate(T* output, const T* head, const T* weight, const angle_table& angles,
-                                const text_rope_shape& shape) {
-  const int32_t lane = static_cast<int32_t>(threadIdx.x % warp_size), half = shape.half_dim;
-  float low[pairs_per_lane], high[pairs_per_lane];
-  float squares = 0;
-#pragma unroll
-  for (int32_t p = 0; p < pairs_per_lane; ++p) {
-    const int32_t i = lane + p * warp_size;
-    low[p] = i < half ? to_f32(head[i]) : 0;
-    high[p] = i < half ? to_f32(head[half + i]) : 0;
-    squares += low[p] * low[p] + high[p] * high[p];
-  }
-  const float scale = rsqrtf(warp_sum(squares) / static_cast<float>(2 * half) + shape.epsilon);
-#pragma unroll
-  for (int32_t p = 0; p < pairs_per_lane; ++p) {
-    const int32_t i = lane + p * warp_size;
-    if (i >= half) continue;
-    const float first = rounded<T>(to_f32(weight[i]) * rounded<T>(low[p] * scale));
-    const float second = rounded<T>(to_f32(weight[half + i]) * rounded<T>(high[p] * scale));
-    const float cosine = angles.cosine[i], sine = angles.sine[i];
-    output[i] = from_f32<T>(first * cosine - second * sine);
-    output[half + i] = from_f32<T>(second * cosine + first * sine);
-  }
-}
-
 /// Block (token, part): its warps share the heads of that part: queries in place, keys and values into
 /// the cache.
 template <class T>
 __global__ void text_rope_kernel(matrix<T> qkv, head_weights<T> weights, rotary_source source,
                                  const int32_t* slot_mapping, T* cache, text_rope_shape shape,
                                  int32_t capacity, const int32_t* live_tokens) {
-  __shared__ angle_table angles;
+  using pairs = lane_pairs<pairs_per_lane>;
+  __shared__ float2 table[half_dim_max];
   release_successor();
-  wait_for_predecessor();
   const int32_t token = static_cast<int32_t>(blockIdx.x), half = shape.half_dim;
-  if (token >= live(live_tokens, capacity)) return;
-  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < half; i += block_threads) {
-    const int32_t position = source.positions[source.axis[i] * shape.max_tokens + token];
-    float sine, cosine;
-    sincosf(static_cast<float>(position) * source.inverse_frequency[i], &sine, &cosine);
-    angles.cosine[i] = cosine * shape.attention_factor;
-    angles.sine[i] = sine * shape.attention_factor;
-  }
+  const bool alive = token < live(live_tokens, capacity);
+  // Positions are inputs of the step: no kernel writes them.
+  if (alive)
+    for (int32_t i = static_cast<int32_t>(threadIdx.x); i < half; i += block_threads)
+      table[i] = source.angle(token, i);
   __syncthreads();
+  const auto angles = lane_angles<pairs_per_lane>::of_table(table, half);
+  wait_for_predecessor();
+  if (!alive) return;
 
   const int32_t warp = static_cast<int32_t>(threadIdx.x / warp_size), dim = 2 * half;
   const int32_t lane = static_cast<int32_t>(threadIdx.x % warp_size);
@@ -98,14 +65,18 @@ __global__ void text_rope_kernel(matrix<T> qkv, head_weights<T> weights, rotary_
   for (int32_t h = warp + warps_per_block * static_cast<int32_t>(blockIdx.y); h < heads; h += step) {
     T* head = qkv.row(token) + static_cast<int64_t>(h) * dim;
     if (h < shape.q_heads) {
-      norm_and_rotate(head, head, weights.query, angles, shape);
+      norm_and_rotate<T>(pairs::load(head, half), pairs::load(weights.query, half), angles, half,
+                         shape.epsilon)
+          .store(head, half);
       continue;
     }
     if (slot < 0) continue;
     const int32_t kv = (h - shape.q_heads) % shape.kv_heads;
     T* key = block + kv * head_span;
     if (h < shape.q_heads + shape.kv_heads)
-      norm_and_rotate(key, head, weights.key, angles, shape);
+      norm_and_rotate<T>(pairs::load(head, half), pairs::load(weights.key, half), angles, half,
+                         shape.epsilon)
+          .store(key, half);
     else
       for (int32_t i = lane; i < dim; i += warp_size) key[block_span + i] = head[i];
   }
@@ -222,9 +193,7 @@ void launch_text_rope(const text_rope_arguments& a, const launch_context& on) {
                                 a.cache.num_kv_heads,
                                 dim / 2,
                                 a.cache.block_size,
-                                static_cast<int32_t>(a.positions.row_stride),
-                                a.epsilon,
-                                a.rotary.attention_factor};
+                                a.epsilon};
     // Few tokens: one head per warp, for latency. Many: one block has all heads, and the angles once.
     const int32_t parts = capacity <= 64 ? (heads + warps_per_block - 1) / warps_per_block : 1;
     launch_kernel("qk_norm_rope_cache_write", text_rope_kernel<T>,
@@ -233,7 +202,9 @@ void launch_text_rope(const text_rope_arguments& a, const launch_context& on) {
                   head_weights<T>{a.q_weight.as<const T>(), a.k_weight.as<const T>()},
                   rotary_source{a.positions.as<const int32_t>(),
                                 a.rotary.inverse_frequency.as<const float>(),
-                                a.rotary.axis.as<const int32_t>()},
+                                a.rotary.axis.as<const int32_t>(),
+                                static_cast<int32_t>(a.positions.row_stride),
+                                a.rotary.attention_factor},
                   a.slot_mapping.as<const int32_t>(), a.cache.blocks.as<T>(), shape, capacity,
                   a.live);
   });
