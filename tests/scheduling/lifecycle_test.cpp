@@ -14,6 +14,16 @@ namespace {
 
 constexpr int32_t eos = 2;
 
+/// What a group says of a step that nobody waits for any more.
+plan::step_result late_result(const plan::step_plan& step, int32_t token) {
+  plan::step_result late;
+  late.epoch = step.epoch;
+  late.step = step.step;
+  late.content = step.content;
+  late.tokens = {token};
+  return late;
+}
+
 }  // namespace
 
 BOOST_FIXTURE_TEST_SUITE(lifecycle, planner_fixture)
@@ -256,12 +266,7 @@ BOOST_AUTO_TEST_CASE(a_lost_group_replays_from_the_tokens_already_sent) {
   const auto lost = plan_step();
   planner().reset(7);
   BOOST_TEST(planner().check() == "");
-  plan::step_result late;
-  late.epoch = lost.epoch;
-  late.step = lost.step;
-  late.content = lost.content;
-  late.tokens = {52};
-  BOOST_TEST(!planner().complete(late));
+  BOOST_TEST(!planner().complete(late_result(lost, 52)));
   planned.clear();
 
   const auto step = plan_step();
@@ -303,12 +308,7 @@ BOOST_AUTO_TEST_CASE(what_is_not_to_be_trusted_is_recomputed_by_the_same_group) 
   planner().recompute();
   BOOST_TEST(planner().check() == "");
   BOOST_TEST(planner().statistics().blocks_held + planner().statistics().blocks_cached == 0);
-  plan::step_result late;
-  late.epoch = dropped.epoch;
-  late.step = dropped.step;
-  late.content = dropped.content;
-  late.tokens = {52};
-  BOOST_TEST(!planner().complete(late));
+  BOOST_TEST(!planner().complete(late_result(dropped, 52)));
   planned.clear();
 
   const auto step = plan_step();

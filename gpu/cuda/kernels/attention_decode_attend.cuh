@@ -96,7 +96,7 @@ struct consumer {
       if (token >= note.first_token && token < note.first_token + note.tokens)
         rotator.store(p, key_head, value_head, note.kv_head);
     }
-    fence_before_copies();  // of later tiles, to where this one was changed
+    fence_shared_for_async();  // of later tiles, to where this one was changed
     __syncwarp();
     if (note.flags & first_tile) meet();
   }

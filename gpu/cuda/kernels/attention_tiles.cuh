@@ -303,7 +303,7 @@ struct consumer {
 
   __device__ __forceinline__ void wait_slot() const {
     barrier_wait(&place.full[place.index], place.parity);
-    fence_shared_for_products();
+    fence_shared_for_async();
   }
   __device__ __forceinline__ void release(const ring<num_slots>& slot) const {
     if (threadIdx.x % warp_size == 0) barrier_arrive(&slot.empty[slot.index]);
@@ -443,7 +443,7 @@ __global__ void __launch_bounds__(block_threads(num_groups), 1)
       __syncthreads();
       write_ones<sizes, num_slots>(memory, thread);
     }
-    fence_shared_for_products();
+    fence_shared_for_async();
   }
   __syncthreads();
   wait_for_predecessor();

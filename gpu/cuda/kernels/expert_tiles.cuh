@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
   commit_copies();
   for (int32_t step = 0; step < steps; ++step) {
     wait_copies<1>();
-    fence_shared_for_products();
+    fence_shared_for_async();
     __syncthreads();  // the stage is there, and the one before it was read
     multiply_stage(sums,
                    shared_address(stages) + static_cast<uint32_t>(step % tile_stages) * stage_bytes,

@@ -91,8 +91,9 @@ __device__ __forceinline__ void copy_bulk(void* to, const void* from, uint32_t b
       "l"(from), "r"(bytes), "r"(shared_address(barrier)), "l"(policy)
       : "memory");
 }
-/// Orders this thread's accesses to shared memory before copies that later overwrite it.
-__device__ __forceinline__ void fence_before_copies() {
+/// Orders this thread's accesses to shared memory before what reaches it asynchronously later: copies that
+/// overwrite it, products that read it.
+__device__ __forceinline__ void fence_shared_for_async() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 /// For data that is read once: it should not push other data out of the second-level cache.

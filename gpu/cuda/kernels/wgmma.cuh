@@ -81,10 +81,6 @@ template <int32_t pending>
 __device__ __forceinline__ void warpgroup_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
-/// Makes this thread's writes to shared memory visible to products.
-__device__ __forceinline__ void fence_shared_for_products() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
 template <int32_t count>
 __device__ __forceinline__ void give_up_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(count));
