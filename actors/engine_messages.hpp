@@ -253,6 +253,7 @@ struct group_lost {
   uint64_t epoch = 0;
   std::string reason;
   bool device_lost = false;  // a device can run nothing any more in the process that used it
+  bool tower_blameless = false;  // it began with the end of a shard that lives apart from the vision tower
 };
 /// There will be no group any more, and so no vision tower: whoever waits for one waits in vain.
 struct groups_ended {

@@ -214,8 +214,11 @@ void supervisor_core::somebody_died(const caf::down_msg& down) {
     fallen.shard_gone |= dead(fallen.shard);
     fallen.tower_gone |= dead(fallen.tower);
     if (!dead(fallen.launcher) && !dead(fallen.shard) && !dead(fallen.tower)) continue;
-    lose({epoch_, fmt::format("{} {} ended: {}", dead(fallen.tower) ? "the vision tower of rank" : "rank",
-                              rank, describe(down.reason))});
+    group_lost lost{epoch_, fmt::format("{} {} ended: {}",
+                                        dead(fallen.tower) ? "the vision tower of rank" : "rank", rank,
+                                        describe(down.reason))};
+    lost.tower_blameless = rank != tower_rank;
+    lose(lost);
     return leave_if_all_gone();
   }
   if (down.source == options_.scheduler.address()) return fail("the scheduler ended");

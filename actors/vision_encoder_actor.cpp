@@ -252,7 +252,8 @@ void vision_encoder_core::use_tower(const tower_ready& ready) {
 void vision_encoder_core::lose_tower(const group_lost& lost) {
   if (!tower_ || tower_->epoch != lost.epoch) return;
   tower_.reset();
-  for (const auto& digest : slots_.take_back())
+  const auto blame = lost.tower_blameless ? vision_slots::blame::nobody : vision_slots::blame::at_tower;
+  for (const auto& digest : slots_.take_back(blame))
     fail_claim(digest, fmt::format("{} vision towers were lost while they encoded the picture, the last: {}",
                                    vision_slots::max_losses, lost.reason));
 }

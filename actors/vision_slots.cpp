@@ -108,14 +108,15 @@ vision_slots::digests vision_slots::fail(int32_t slot) {
   return lost;
 }
 
-vision_slots::digests vision_slots::take_back() {
+vision_slots::digests vision_slots::take_back(blame suspects) {
   digests lost;
   while (!at_tower_.empty()) {
     const int32_t slot = at_tower_.back();
     at_tower_.pop_back();
     filled_.push_front(slot);
     auto& content = slots_[static_cast<size_t>(slot)];
-    if (++content.losses < max_losses) continue;
+    if (suspects == blame::at_tower) ++content.losses;
+    if (content.losses < max_losses) continue;
     const auto given_up = fail(slot);
     lost.insert(lost.end(), given_up.begin(), given_up.end());
   }

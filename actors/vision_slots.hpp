@@ -35,6 +35,8 @@ class vision_slots {
 
   /// A picture that was at so many towers when they were lost may be the reason: it is not tried again.
   static constexpr int32_t max_losses = 2;
+  /// Who may be the reason that a tower is lost: what it encoded, or nothing of it.
+  enum class blame : uint8_t { at_tower, nobody };
 
   vision_slots(std::shared_ptr<const model::vision_staging> memory, int32_t max_segments);
 
@@ -50,7 +52,7 @@ class vision_slots {
   /// The tower could not. Returns the pictures; nothing of them is kept.
   digests fail(int32_t slot);
   /// The tower is lost: its slots will be handed over again. Returns pictures that are given up.
-  digests take_back();
+  digests take_back(blame suspects);
   /// No tower will come any more: everything is given up.
   digests clear();
 

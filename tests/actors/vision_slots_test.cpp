@@ -9,6 +9,7 @@
 
 using namespace troupe;
 using actors::vision_slots;
+using blame = vision_slots::blame;
 
 namespace {
 
@@ -123,7 +124,7 @@ BOOST_AUTO_TEST_CASE(a_clip_that_failed_in_one_run_is_not_complete_with_a_later_
 BOOST_AUTO_TEST_CASE(what_a_lost_tower_had_is_handed_over_again_in_the_same_order) {
   for (uint8_t name = 1; name <= 3; ++name) slots.enqueue(picture(name, 4));
   const auto first = hand_over(), second = hand_over();
-  BOOST_TEST(slots.take_back().empty());
+  BOOST_TEST(slots.take_back(blame::at_tower).empty());
   BOOST_TEST(slots.check() == "");
   const auto again = hand_over();
   BOOST_TEST(again.slot == first.slot);
@@ -136,12 +137,24 @@ BOOST_AUTO_TEST_CASE(what_a_lost_tower_had_is_handed_over_again_in_the_same_orde
 BOOST_AUTO_TEST_CASE(a_picture_that_was_at_two_lost_towers_is_given_up) {
   slots.enqueue(picture(1, 4));
   hand_over();
-  BOOST_TEST(slots.take_back().empty());
+  BOOST_TEST(slots.take_back(blame::at_tower).empty());
   hand_over();
   slots.enqueue(picture(2));
   hand_over();
-  BOOST_TEST((slots.take_back() == names{digest_of(1)}));
+  BOOST_TEST((slots.take_back(blame::at_tower) == names{digest_of(1)}));
   BOOST_TEST(pixel(hand_over().slot, 0) == 2.0F);
+}
+
+BOOST_AUTO_TEST_CASE(losses_that_began_elsewhere_are_not_blamed_on_pictures) {
+  slots.enqueue(picture(1, 4));
+  for (int32_t loss = 0; loss < 5; ++loss) {
+    hand_over();
+    BOOST_TEST(slots.take_back(blame::nobody).empty());
+  }
+  hand_over();
+  BOOST_TEST(slots.take_back(blame::at_tower).empty());
+  const auto again = hand_over();
+  BOOST_TEST((slots.finish(again.slot) == names{digest_of(1)}));
 }
 
 BOOST_AUTO_TEST_CASE(when_no_tower_will_come_everything_is_given_up) {

@@ -251,6 +251,7 @@ void engine_schedule::stall_somebody() {
 void engine_schedule::take_fault() {
   --faults_left_;
   ++faults_;
+  ++faults_of_the_tower_;
 }
 
 void engine_schedule::break_a_shard() {
@@ -260,6 +261,7 @@ void engine_schedule::break_a_shard() {
   if (kind == 0) {
     const auto rank = static_cast<size_t>(pick(random_, 0, options_.ranks - 1));
     say(fmt::format("the shard of rank {} dies", rank));
+    if (rank != 0) --faults_of_the_tower_;  // lives apart from it
     note("shards died");
     caf::anon_send_exit(bench_.seen().shards.at(rank), caf::exit_reason::kill);
     return;
@@ -474,7 +476,7 @@ bool engine_schedule::may_have_failed(const client_state& client,
     return now() - client.submitted >= options_.request_deadline;
   if (heard.code == "shutting_down") return draining_;
   // A picture that was at two lost towers is given up.
-  const bool blamed = faults_ >= actors::vision_slots::max_losses;
+  const bool blamed = faults_of_the_tower_ >= actors::vision_slots::max_losses;
   return heard.code == "engine_error" &&
          (failed_ || ((pictures_failed_ || blamed) && needs_pictures(client)));
 }

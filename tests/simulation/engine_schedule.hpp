@@ -99,6 +99,7 @@ class engine_schedule {
   int32_t arrivals_left_;
   int32_t faults_left_;  // that cost a group
   int32_t faults_ = 0;
+  int32_t faults_of_the_tower_ = 0;  // those that pictures may be blamed for
   rank_fault armed_ = rank_fault::none;
   caf::actor_id stalled_ = 0;  // 0: nobody
   int32_t stalled_for_ = 0;    // messages of others
