@@ -121,6 +121,7 @@ class row_worker {
   /// residual += round(sums) + pool row; normed = rms_norm(residual). All threads call it; `shared`
   /// holds a float per warp and is not the previous call's.
   __device__ void finish(int32_t row, const float (&sums)[slices][count], float* shared) const {
+    const T* pool_row = pool_row_of(row);  // asked for first: the map's answer arrives with the row
     chunk residual[slices];
     T* residual_row = a_.residual.row(row);
     each_chunk([&](int32_t slice, int32_t place) {
@@ -129,7 +130,7 @@ class row_worker {
       for (int32_t i = 0; i < count; ++i)
         residual[slice].set(i, residual[slice].get(i) + rounded<T>(sums[slice][i]));
     });
-    add_pool_row(row, residual);
+    if (pool_row != nullptr) add_pool_row(pool_row, residual);
     float squares = 0;
     each_chunk([&](int32_t slice, int32_t place) {
       residual[slice].store(residual_row + place * count);
@@ -150,11 +151,14 @@ class row_worker {
   }
 
  private:
-  __device__ void add_pool_row(int32_t row, chunk (&residual)[slices]) const {
-    if (a_.pool.data == nullptr) return;
+  /// Null: no deepstack level, or a row without a picture.
+  __device__ const T* pool_row_of(int32_t row) const {
+    if (a_.pool.data == nullptr) return nullptr;
     const int32_t source = a_.row_map[row];
-    if (source < 0 || source >= a_.pool_rows) return;
-    const T* pool_row = a_.pool.row(source);
+    return source >= 0 && source < a_.pool_rows ? a_.pool.row(source) : nullptr;
+  }
+
+  __device__ void add_pool_row(const T* pool_row, chunk (&residual)[slices]) const {
     each_chunk([&](int32_t slice, int32_t place) {
       const chunk values = chunk::load(pool_row + place * count);
 #pragma unroll

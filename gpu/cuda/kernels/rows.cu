@@ -43,13 +43,13 @@ __global__ void embed_kernel(matrix<T> output, matrix<const T> table, matrix<con
   wait_for_predecessor();
   const int32_t token = static_cast<int32_t>(blockIdx.x);
   if (token >= live(live_tokens, capacity)) return;
+  const int32_t visual = ids.row_map[token];
   int32_t id = ids.given[token];
   if (id < 0) {
     const int64_t row = -1 - static_cast<int64_t>(id);
     id = row < ids.num_sampled ? ids.sampled[row] : 0;
   }
   if (threadIdx.x == 0) ids.resolved[token] = id;
-  const int32_t visual = ids.row_map[token];
   const bool picture = visual >= 0 && visual < pool_rows;
   const T* source = picture ? pool.row(visual) : table.row(id >= 0 && id < vocab ? id : 0);
   copy_row(output.row(token), source, width, static_cast<int32_t>(threadIdx.x), block_threads);
