@@ -57,6 +57,11 @@ void copy_part(std::byte* target, const matrix_part& part, int64_t width, dtype 
 
 }  // namespace
 
+void weight_bytes::read(const std::byte* first, int64_t bytes, std::byte* target) {
+  fetch(first, bytes);
+  std::memcpy(target, first, static_cast<size_t>(bytes));
+}
+
 host_matrix::host_matrix(const tensor_view& view) : host_matrix(view, nullptr) {}
 
 host_matrix::host_matrix(const tensor_view& view, std::shared_ptr<weight_bytes> source)
@@ -110,16 +115,20 @@ void host_matrix::fetch(const matrix_part& part) const {
 
 bool host_matrix::dense() const {
   const matrix_part& first = parts_.front();
-  return parts_.size() == 1 && !first.transposed() && first.row_stride == width() &&
-         aligned(first.data, type());
+  return parts_.size() == 1 && first.gapless(width()) && aligned(first.data, type());
 }
 
 void host_matrix::copy_to(std::byte* target) const {
   announce();
   for (const auto& part : parts_) {
-    fetch(part);
-    copy_part(target, part, width(), type());
-    target += part.rows * width() * size_of(type());
+    const int64_t part_bytes = part.rows * width() * size_of(type());
+    if (source_ && part.gapless(width())) {
+      source_->read(part.data, part_bytes, target);
+    } else {
+      fetch(part);
+      copy_part(target, part, width(), type());
+    }
+    target += part_bytes;
   }
 }
 

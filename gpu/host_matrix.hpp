@@ -19,6 +19,8 @@ class weight_bytes {
   virtual void announce(int64_t /*bytes*/) {}
   /// Brings a range into memory before it is read. Called by any thread; throws if that fails.
   virtual void fetch(const std::byte* /*first*/, int64_t /*bytes*/) {}
+  /// Copies a range to `target`, without a `fetch` before. As `fetch` otherwise.
+  virtual void read(const std::byte* first, int64_t bytes, std::byte* target);
 };
 
 /// Rows of a matrix as they lie in memory: element (r, c) is at data + (r * row_stride + c *
@@ -30,6 +32,10 @@ struct matrix_part {
   int64_t column_stride = 1;
 
   bool transposed() const { return column_stride != 1; }
+  /// Whether rows of `width` follow each other without a gap.
+  bool gapless(int64_t width) const {
+    return !transposed() && (row_stride == width || rows <= 1);
+  }
 };
 
 /// A dense matrix in memory, and what keeps it there.

@@ -103,7 +103,7 @@ transfer make_transfer(const tensor_view& target, const matrix_part& part,
     made.line_bytes = part.rows * size;
     made.stride_bytes = part.column_stride * size;
     made.lines = target.width();
-  } else if (part.row_stride == target.width() || part.rows <= 1) {
+  } else if (part.gapless(target.width())) {
     made.line_bytes = made.stride_bytes = 1;
     made.lines = target.elements() * size;
   } else {
@@ -117,11 +117,15 @@ transfer make_transfer(const tensor_view& target, const matrix_part& part,
   return made;
 }
 
+/// Brings lines into a pinned buffer, one after another.
 void gather_lines(std::byte* buffer, const transfer& work, int64_t first, int64_t count) {
   const std::byte* from = work.data + first * work.stride_bytes;
-  if (!work.has_gaps())
-    return static_cast<void>(
-        std::memcpy(buffer, from, static_cast<size_t>(count * work.line_bytes)));
+  const int64_t bytes = (count - 1) * work.stride_bytes + work.line_bytes;
+  if (!work.has_gaps()) {
+    if (work.source) return work.source->read(from, bytes, buffer);
+    return static_cast<void>(std::memcpy(buffer, from, static_cast<size_t>(bytes)));
+  }
+  if (work.source) work.source->fetch(from, bytes);
   for (int64_t line = 0; line < count; ++line)
     std::memcpy(buffer + line * work.line_bytes, from + line * work.stride_bytes,
                 static_cast<size_t>(work.line_bytes));
@@ -265,9 +269,6 @@ void upload_ring::session::send(worker_state& worker, const piece& next) const {
   if (!worker.buffers[turn]) worker.buffers[turn] = std::make_unique<send_buffer>();
   send_buffer& buffer = *worker.buffers[turn];
   check(cudaEventSynchronize(buffer.taken), "loading weights");
-  if (work.source)
-    work.source->fetch(work.data + next.first * work.stride_bytes,
-                       (next.count - 1) * work.stride_bytes + work.line_bytes);
   gather_lines(buffer.memory.data(), work, next.first, next.count);
   if (work.transposed)
     send_turned(worker, next, turn);

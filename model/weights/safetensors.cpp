@@ -1,6 +1,7 @@
 #include "model/weights/safetensors.hpp"
 
 #include "config/checkpoint_file.hpp"
+#include "config/ensure.hpp"
 #include "config/error.hpp"
 #include "config/json_fields.hpp"
 #include "model/weights/mapped_file.hpp"
@@ -271,6 +272,13 @@ const std::map<std::string, stored_tensor, std::less<>>& safetensors_folder::ten
 
 int64_t safetensors_folder::total_bytes() const {
   return state_->total_bytes;
+}
+
+void safetensors_folder::read(const std::byte* first, int64_t bytes, std::byte* target) const {
+  const auto file = std::find_if(state_->files.begin(), state_->files.end(),
+                                 [&](const mapped_file& mapped) { return mapped.holds(first); });
+  config::ensure(file != state_->files.end(), "{} bytes that lie in no file of the checkpoint", bytes);
+  file->read(first, bytes, target);
 }
 
 }  // namespace troupe::model

@@ -53,6 +53,10 @@ class safetensors_folder {
   const std::map<std::string, stored_tensor, std::less<>>& tensors() const;
   int64_t total_bytes() const;
 
+  /// Copies a range of one tensor to `target`, without touching the mapping. May be called by several
+  /// threads at once. Throws config::error if the file cannot be read.
+  void read(const std::byte* first, int64_t bytes, std::byte* target) const;
+
  private:
   struct state;
   std::unique_ptr<state> state_;

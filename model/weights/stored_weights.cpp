@@ -39,6 +39,9 @@ class folder_bytes final : public gpu::weight_bytes {
     if (progress_) progress_(done_, total_);
   }
   void fetch(const std::byte* first, int64_t bytes) override { read_ahead(first, bytes); }
+  void read(const std::byte* first, int64_t bytes, std::byte* target) override {
+    folder_->read(first, bytes, target);
+  }
 
  private:
   std::shared_ptr<const safetensors_folder> folder_;

@@ -2,6 +2,7 @@
 
 #include "config/error.hpp"
 #include "gpu/bfloat16.hpp"
+#include "model/weights/mapped_file.hpp"
 #include "model/weights/weight_layout.hpp"
 #include "tests/support/safetensors_file.hpp"
 #include "tests/support/temporary_folder.hpp"
@@ -588,6 +589,21 @@ BOOST_AUTO_TEST_CASE(progress_counts_every_byte_of_the_share) {
   load_all(model::load_vision_weights(folder, config, remember));
   BOOST_TEST(last == total);
   BOOST_TEST(text_bytes + total == folder->total_bytes());
+}
+
+BOOST_AUTO_TEST_CASE(a_file_that_got_shorter_is_an_error_whether_it_is_read_or_mapped) {
+  const temporary_folder folder;
+  const auto opened = open_tensors(folder, read_fixture("tiny"));
+  const auto weights = model::load_text_weights(opened, config_of("tiny"), 0, 1, no_progress);
+  fs::resize_file(folder.path() / "model.safetensors", 4096);
+  const auto& matrix = weights.layers.back().attention.qkv;
+  std::vector<std::byte> copy(static_cast<size_t>(matrix.bytes()));
+  const auto says_so = [](const config::error& fault) {
+    return std::string(fault.what()).find("weights cannot be read from their file") == 0;
+  };
+  BOOST_CHECK_EXCEPTION(matrix.copy_to(copy.data()), config::error, says_so);
+  const auto& [name, tensor] = *opened->tensors().rbegin();
+  BOOST_CHECK_EXCEPTION(model::read_ahead(tensor.data, tensor.bytes), config::error, says_so);
 }
 
 BOOST_AUTO_TEST_CASE(random_weights_do_not_depend_on_the_split) {
