@@ -2,6 +2,7 @@
 
 #include "gpu/backend.hpp"
 #include "gpu/error.hpp"
+#include "support/device_fault.hpp"
 #include "support/forwarding_operations.hpp"
 
 #include <unistd.h>
@@ -22,6 +23,7 @@ namespace troupe::testing {
 ///
 ///   lose-encode   the device is lost in the middle of an encoder run
 ///   lose-step     the device is lost in the middle of a step
+///   fault-step    the same, and it is a CUDA device that really is
 ///   stall-encode  an encoder run does not go on; the file `stalled` then tells in which process
 inline constexpr const char* fault_folder_variable = "TROUPE_TEST_FAULTS";
 
@@ -39,6 +41,7 @@ class faulty_operations : public forwarding_operations {
   /// Of the tokens of each step.
   void download(void* destination, gpu::tensor_view source, int64_t bytes) override {
     lose_if_ordered("lose-step");
+    if (take_order("fault-step")) provoke_device_fault();
     forwarding_operations::download(destination, source, bytes);
   }
 
