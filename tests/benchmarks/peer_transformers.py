@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """What transformers does on the same GPU with random weights of the same shape: the figure beside ours.
 
-    peer_transformers.py SHAPE      2b, 4b or 8b; needs torch with CUDA and transformers
+    peer_transformers.py SHAPE [--compile]      2b, 4b or 8b; needs torch with CUDA and transformers
 
-Prints milliseconds, all of eager execution: prefill of 2,048 and 8,192 tokens, the vision tower on 1024x1024, one decode step at batch
-1 and context 512.
+Prints milliseconds of eager execution: prefill of 2,048 and 8,192 tokens, the vision tower on 1024x1024, one decode step at batch 1 and
+context 512. With --compile also a token of `generate` from context 512 on, with a static cache, which transformers compiles.
 """
 import sys
 import time
@@ -44,6 +44,18 @@ def milliseconds(run):
     return sorted(times)[ROUNDS // 2] * 1e3
 
 
+def generated_token(model, few=16, many=144):
+    """Milliseconds of one more token: what many take longer than few. Compiled by the first calls."""
+    ids = torch.randint(0, 150000, (1, 512), device="cuda")
+
+    def generate(tokens):
+        model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, cache_implementation="static",
+                       min_new_tokens=tokens, max_new_tokens=tokens)
+
+    generate(few)
+    return (milliseconds(lambda: generate(many)) - milliseconds(lambda: generate(few))) / (many - few)
+
+
 @torch.inference_mode()
 def main():
     shape = sys.argv[1]
@@ -64,6 +76,8 @@ def main():
         cache.crop(512)
 
     print(f"  decode, context 512, eager: {milliseconds(decode):.2f} ms", flush=True)
+    if "--compile" in sys.argv[2:]:
+        print(f"  a token of generate, static cache and torch.compile: {generated_token(model):.2f} ms", flush=True)
 
 
 if __name__ == "__main__":
