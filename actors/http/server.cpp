@@ -16,6 +16,10 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/use_future.hpp>
 
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <functional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -34,18 +38,15 @@ asio::awaitable<void> pause(std::chrono::milliseconds time) {
   co_await timer.async_wait(awaited);
 }
 
-/// Waits until no connection works on a request, or time is up.
-asio::awaitable<void> wait_until_idle(server_context& context, std::chrono::milliseconds grace) {
+/// Waits until `done`, or time is up. The connections live on this thread: where it had to wait for
+/// a core, so did they, and what they have ready still gets its turns.
+asio::awaitable<void> wait_until(const std::function<bool()>& done,
+                                 std::chrono::milliseconds patience) {
   constexpr std::chrono::milliseconds interval{10};
-  const auto last = std::chrono::steady_clock::now() + grace;
-  while (context.connections.num_busy() > 0 && std::chrono::steady_clock::now() < last)
-    co_await pause(interval);
-}
-
-asio::awaitable<void> wait_until_empty(server_context& context, std::chrono::milliseconds grace) {
-  constexpr std::chrono::milliseconds interval{5};
-  const auto last = std::chrono::steady_clock::now() + grace;
-  while (context.connections.size() > 0 && std::chrono::steady_clock::now() < last)
+  const int64_t turns_min = std::min<int64_t>(10, patience / interval);
+  const auto last = std::chrono::steady_clock::now() + patience;
+  for (int64_t turn = 0; !done() && (turn < turns_min || std::chrono::steady_clock::now() < last);
+       ++turn)
     co_await pause(interval);
 }
 
@@ -116,17 +117,18 @@ class server::acceptor {
     auto& connections = context_->connections;
     context_->draining = true;
     connections.close_all_waiting();
-    co_await wait_until_idle(*context_, grace);
+    const std::function<bool()> idle = [&] { return connections.num_busy() == 0; };
+    const std::function<bool()> empty = [&] { return connections.size() == 0; };
+    co_await wait_until(idle, grace);
     const std::vector<generation*> running(context_->generations.begin(),
                                            context_->generations.end());
     for (auto* work : running)
       work->fail(engine_fault(503, "draining", "the server is shutting down", 1'000));
-    co_await wait_until_idle(*context_,
-                             running.empty() ? std::chrono::milliseconds{0} : last_words);
+    if (!running.empty()) co_await wait_until(idle, last_words);
     boost::system::error_code ignored;  // the port is given back either way
     socket_.close(ignored);
     connections.close_all();
-    co_await wait_until_empty(*context_, last_words);
+    co_await wait_until(empty, last_words);
   }
 
   std::shared_ptr<server_context> context_;
