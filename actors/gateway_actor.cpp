@@ -17,8 +17,9 @@ namespace {
 // A client that was refused for overload should come back when the work of a few steps is done.
 constexpr int64_t retry_after_ms_busy = 1'000;
 constexpr int64_t retry_after_ms_unavailable = 2'000;
-// Statistics are asked of actors that only compute for microseconds.
-constexpr std::chrono::milliseconds statistics_timeout{1'000};
+// Statistics are asked of actors that only compute for microseconds. Two questions follow each other, and the
+// front end waits for five seconds.
+constexpr std::chrono::milliseconds statistics_timeout{2'000};
 
 refusal invalid_image(std::string message) { return {400, "invalid_image", std::move(message)}; }
 

@@ -18,15 +18,18 @@ namespace {
 
 namespace asio = boost::asio;
 
-// The gateway answers from memory or with a little text: a longer silence means that it is gone.
-constexpr std::chrono::milliseconds answer_timeout{5'000};
+// The gateway answers from memory: a probe must not wait for longer.
+constexpr std::chrono::milliseconds status_timeout{5'000};
+// Texts are of megabytes, and one waits behind another.
+constexpr std::chrono::milliseconds text_timeout{60'000};
 
 /// Asks `gateway` from a short-lived actor of its own and resumes the caller on `io` with the
 /// reply.
 template <class Reply, class Question>
 asio::awaitable<std::optional<Reply>> ask(caf::actor_system& system,
                                           std::shared_ptr<asio::io_context> io,
-                                          actors::gateway_actor gateway, Question question) {
+                                          actors::gateway_actor gateway, Question question,
+                                          std::chrono::milliseconds timeout) {
   if (!gateway) co_return std::nullopt;
   auto initiate = [&](auto handler) {
     auto shared = std::make_shared<decltype(handler)>(std::move(handler));
@@ -38,12 +41,13 @@ asio::awaitable<std::optional<Reply>> ask(caf::actor_system& system,
     // CAF dereferences a null pointer when an actor's function has no arguments: so they are not
     // captured.
     const auto asker = [](caf::event_based_actor* self, const actors::gateway_actor& engine,
-                          const Question& asked, const decltype(resume)& reply_to) {
-      self->request(engine, answer_timeout, asked)
+                          const Question& asked, std::chrono::milliseconds bound,
+                          const decltype(resume)& reply_to) {
+      self->request(engine, bound, asked)
           .then([reply_to](Reply& reply) { reply_to(std::move(reply)); },
                 [reply_to](caf::error&) { reply_to(std::nullopt); });
     };
-    system.spawn(asker, gateway, question, resume);
+    system.spawn(asker, gateway, question, timeout, resume);
   };
   co_return co_await asio::async_initiate<const asio::use_awaitable_t<>,
                                           void(std::optional<Reply>)>(initiate,
@@ -127,17 +131,17 @@ void engine_link::engine_lost() {
 }
 
 asio::awaitable<std::optional<actors::engine_status>> engine_link::status() {
-  return ask<actors::engine_status>(system_, io_, gateway_, actors::get_status{});
+  return ask<actors::engine_status>(system_, io_, gateway_, actors::get_status{}, status_timeout);
 }
 
 asio::awaitable<std::optional<actors::tokenized>> engine_link::tokenize(
     actors::tokenize_text question) {
-  return ask<actors::tokenized>(system_, io_, gateway_, std::move(question));
+  return ask<actors::tokenized>(system_, io_, gateway_, std::move(question), text_timeout);
 }
 
 asio::awaitable<std::optional<actors::detokenized>> engine_link::detokenize(
     actors::detokenize_ids question) {
-  return ask<actors::detokenized>(system_, io_, gateway_, std::move(question));
+  return ask<actors::detokenized>(system_, io_, gateway_, std::move(question), text_timeout);
 }
 
 }  // namespace troupe::http
