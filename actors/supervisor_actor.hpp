@@ -31,7 +31,7 @@ struct supervisor_options {
   /// Makes the actor that starts the shard of one rank.
   std::function<shard_launcher_actor(caf::actor_system&)> make_launcher;
 
-  std::chrono::milliseconds launch_timeout{30'000};
+  std::chrono::milliseconds launch_timeout{300'000};    // longer than a launcher waits for its child
   std::chrono::milliseconds open_timeout{1'800'000};    // weights of hundreds of GB from a slow disk
   std::chrono::milliseconds departure_timeout{3'000};   // an old shard that has not gone by then is left
   std::chrono::milliseconds tower_timeout{300'000};     // an old vision tower must go: then the engine failed

@@ -43,16 +43,17 @@ namespace {
 
 // Event-driven actors compute for microseconds; what takes longer has a thread of its own.
 constexpr size_t scheduler_threads = 2;
-constexpr std::chrono::milliseconds heartbeat_interval{500};
-// A frozen or cut-off process is noticed after this.
-constexpr std::chrono::milliseconds connection_timeout{2'000};
+// A connection under way at a heartbeat is dropped and made again: a slow child must manage one in between.
+constexpr std::chrono::milliseconds heartbeat_interval{1'000};
+// A frozen or cut-off process is noticed after this. Ends that come with a closed connection are noticed at
+// once; a process that only had to wait for a busy machine must not be given up, since its weights go with it.
+constexpr std::chrono::milliseconds connection_timeout{5'000};
 constexpr size_t num_media_workers = 2;
 constexpr size_t known_pictures = 16'384;
 // All of an engine's actors together get this long to end.
 constexpr std::chrono::milliseconds stop_timeout{10'000};
 // Beyond the grace of a drain, for the messages that end requests.
 constexpr std::chrono::milliseconds drain_margin{2'000};
-
 
 /// What, beside pixels, decides visual rows: two engines with equal identity make equal rows.
 std::string vision_identity(const config::checkpoint_config& checkpoint, gpu::dtype activation) {
