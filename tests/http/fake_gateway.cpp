@@ -149,9 +149,16 @@ void end(fake_self* self, request_id id) {
   --self->state.shared->running;
 }
 
+constexpr int32_t hold_interval_ms = 2;
+
+bool is_held(fake_self* self, const fake_request& fake) {
+  return fake.sent > 0 && directive(fake.prompt, "hold") && !self->state.shared->released;
+}
+
 void schedule(fake_self* self, fake_request& fake) {
   fake.ticking = true;
-  const auto delay = number(fake.prompt, "delay", 0);
+  const bool held = is_held(self, fake);
+  const auto delay = held ? hold_interval_ms : number(fake.prompt, "delay", 0);
   if (delay == 0)
     self->send(self, tick_atom::value, fake.request->id);
   else
@@ -179,6 +186,7 @@ void tick(fake_self* self, request_id id) {
   auto& fake = found->second;
   fake.ticking = false;
   if (fake.paused) return;
+  if (is_held(self, fake)) return schedule(self, fake);
   if (fake.sent > 0 && directive(fake.prompt, "fail")) {
     self->send(fake.sink, request_failed{id, number(fake.prompt, "fail", 500), "engine_error",
                                          "the shard was lost"});

@@ -21,6 +21,7 @@ struct fake_engine_state {
   std::atomic<int32_t> submitted{0};
   std::atomic<int32_t> cancelled{0};
   std::atomic<int32_t> paused{0};
+  std::atomic<bool> released{false};  // held answers may go on
 };
 
 /// An engine without a model: its tokens are the bytes of a text that the prompt determines. The
@@ -30,6 +31,7 @@ struct fake_engine_state {
 ///   [repeat N]      the answer N times
 ///   [delay MS]      time between tokens
 ///   [burst N]       tokens per event
+///   [hold]          goes on after the first token only when the test has released it
 ///   [silent]        never answers
 ///   [reject STATUS] [fail STATUS]   refuses at once; fails after the first token
 actors::gateway_actor spawn_fake_gateway(caf::actor_system& system,

@@ -17,7 +17,8 @@ struct raw_response {
   bool complete = false;  // the body ended as its framing says
 };
 
-/// A socket that sends exactly what a test says and never waits for longer than its patience.
+/// A socket that sends exactly what a test says and never waits for longer than its patience, which
+/// is for servers that hang, not for slow machines.
 class raw_client {
  public:
   explicit raw_client(uint16_t port, int receive_buffer_bytes = 0);
@@ -39,7 +40,7 @@ class raw_client {
   /// Whether the other side has ended the connection, within patience.
   bool closed();
 
-  std::chrono::milliseconds patience{5'000};
+  std::chrono::milliseconds patience{60'000};
 
  private:
   bool fill();

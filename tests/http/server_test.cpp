@@ -129,23 +129,32 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(hostile_heads)
 
-http::server_options hasty() {
+http::server_options small_bodies() {
   http::server_options options;
+  options.http.max_body_bytes = 100'000;
+  return options;
+}
+
+/// For clients that never complete what they send: a slow machine must not make one of any other.
+http::server_options hasty() {
+  auto options = small_bodies();
   options.http.header_timeout = 150ms;
   options.idle_timeout = 150ms;
-  options.http.max_body_bytes = 100'000;
   return options;
 }
 
 BOOST_AUTO_TEST_CASE(slow_heads_end_in_time) {
   const server_fixture fixture(hasty());
   raw_client dripping(fixture.port());
-  const auto begin = std::chrono::steady_clock::now();
-  for (int i = 0; i < 40 && std::chrono::steady_clock::now() - begin < 1s; ++i) {
-    dripping.send("G");
-    std::this_thread::sleep_for(10ms);
-  }
-  BOOST_TEST(dripping.read_response().status == 408);
+  dripping.patience = 10ms;
+  dripping.send("GET /health HTTP/1.1\r\nHost: a\r\nX: ");
+  std::string answer;  // comes although the head does not stop growing
+  BOOST_TEST(soon([&] {
+    dripping.send("x");
+    answer = dripping.read_until("\r\n\r\n");
+    return !answer.empty();
+  }));
+  BOOST_TEST(answer.starts_with("HTTP/1.1 408"));
   raw_client silent(fixture.port());
   BOOST_TEST(silent.closed());
 }
@@ -231,24 +240,34 @@ BOOST_AUTO_TEST_CASE(malformed_and_ambiguous_heads_are_refused_and_closed) {
 }
 
 BOOST_AUTO_TEST_CASE(hostile_chunks) {
-  const server_fixture fixture(hasty());
+  const server_fixture fixture(small_bodies());
   const std::string head =
       "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
-  for (const auto* size : {"-2", "10000000000000000", "ffffffffffffffffff", "0x10", "zz", ""}) {
+  for (const auto* size : {"-2", "10000000000000000", "ffffffffffffffffff", "zz", ""}) {
     raw_client client(fixture.port());
     client.send(head + size + "\r\nabc\r\n");
     const auto response = client.read_response();
     BOOST_TEST_INFO(size << ": " << response.status);
-    // "0x10" reads as the last chunk with junk behind it, and waits for the trailer's end.
-    BOOST_TEST((response.status == 400 || response.status == 413 || response.status == 408));
+    BOOST_TEST((response.status == 400 || response.status == 413));
     BOOST_TEST(client.closed());
   }
-  raw_client endless(fixture.port());
-  endless.send(head + "3\r\nabc\r\n");
-  BOOST_TEST(endless.read_response().status == 408);  // no final chunk
   raw_client huge(fixture.port());
   huge.send(head + fmt::format("{:x}\r\n{}", 200'000, std::string(200'000, 'a')));
   BOOST_TEST(huge.read_response().status == 413);
+}
+
+BOOST_AUTO_TEST_CASE(chunks_without_an_end_are_not_waited_for) {
+  const server_fixture fixture(hasty());
+  // "0x10" reads as the last chunk with junk behind it, and waits for the trailer's end.
+  for (const auto* chunks : {"3\r\nabc\r\n", "0x10\r\nabc\r\n"}) {
+    raw_client client(fixture.port());
+    client.send(
+        std::string(
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") +
+        chunks);
+    BOOST_TEST(client.read_response().status == 408);
+    BOOST_TEST(client.closed());
+  }
 }
 
 BOOST_AUTO_TEST_CASE(a_body_of_one_byte_chunks_is_read) {
@@ -257,7 +276,6 @@ BOOST_AUTO_TEST_CASE(a_body_of_one_byte_chunks_is_read) {
   std::string chunks;
   for (const char c : body) chunks += fmt::format("1\r\n{}\r\n", c);
   raw_client client(fixture.port());
-  client.patience = 20s;
   client.send(
       "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" +
       chunks + "0\r\n\r\n");
@@ -265,12 +283,16 @@ BOOST_AUTO_TEST_CASE(a_body_of_one_byte_chunks_is_read) {
 }
 
 BOOST_AUTO_TEST_CASE(bodies_over_the_limit_are_refused_unread) {
-  const server_fixture fixture(hasty());
+  const server_fixture fixture(small_bodies());
   raw_client client(fixture.port());
   client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 100001\r\n\r\n");
   const auto response = client.read_response();
   BOOST_TEST(response.status == 413);
   BOOST_TEST(response.body.find("100000") != std::string::npos);
+}
+
+BOOST_AUTO_TEST_CASE(bodies_that_do_not_come_are_not_waited_for) {
+  const server_fixture fixture(hasty());
   raw_client slow(fixture.port());
   slow.send("POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n\r\n{\"");
   BOOST_TEST(slow.read_response().status == 408);
@@ -280,6 +302,7 @@ BOOST_AUTO_TEST_CASE(all_bodies_together_have_a_budget) {
   auto options = http::server_options{};
   options.http.max_body_bytes = 10'000;
   options.body_budget_bodies = 2;
+  options.http.header_timeout = 1h;  // an upload holds its share until it leaves
   const server_fixture fixture(options);
   std::vector<std::unique_ptr<raw_client>> uploading;
   for (int i = 0; i < 2; ++i) {
@@ -371,13 +394,13 @@ BOOST_AUTO_TEST_CASE(a_drain_lets_running_requests_finish_and_refuses_new_ones) 
   raw_client running(fixture.port()), idle(fixture.port());
   idle.send(request_text("GET", "/live"));
   BOOST_TEST(idle.read_response().status == 200);
-  running.send(
-      request_text("POST", chat, chat_body("[say 0123456789][delay 30]", "\"stream\":true")));
+  running.send(request_text("POST", chat, chat_body("[say 0123456789][hold]", "\"stream\":true")));
   running.read_until("assistant");
-  std::thread stopping([&] { fixture.server->stop(5s); });
+  std::thread stopping([&] { fixture.server->stop(60s); });
   BOOST_TEST(idle.closed());
   BOOST_TEST(fetch(fixture.port(), "GET", "/health").status == 503);
   BOOST_TEST(error_code_of(fetch(fixture.port(), "POST", chat, chat_body("hi"))) == "draining");
+  fixture.engine->released = true;
   const auto response = running.read_response();
   BOOST_TEST(response.complete);
   BOOST_TEST(response.body.ends_with("data: [DONE]\n\n"));
@@ -558,30 +581,41 @@ BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(departures)
 
+/// Notices by nothing but the departure itself: not because a ping or an answer cannot be written.
+http::server_options unhurried() {
+  http::server_options options;
+  options.http.ping_interval = 1h;
+  options.http.stalled_client_timeout = 1h;
+  return options;
+}
+
 BOOST_AUTO_TEST_CASE(a_client_that_leaves_frees_its_request) {
-  const server_fixture fixture;
+  const server_fixture fixture(unhurried());
+  struct shape {
+    const char* fields;
+    int32_t choices;
+  };
   int32_t cancelled = 0;
   for (const bool abruptly : {false, true})
-    for (const auto* script : {"[silent]", "[delay 20][repeat 1000]"})
-      for (const auto* fields : {"\"stream\":true", "\"stream\":false", R"("stream":true,"n":4)"}) {
+    for (const auto* script : {"[silent]", "[hold]", "[delay 20][repeat 1000]"})
+      for (const auto& [fields, choices] :
+           {shape{"\"stream\":true", 1}, {"\"stream\":false", 1}, {R"("stream":true,"n":4)", 4}}) {
         raw_client client(fixture.port());
         client.send(request_text("POST", chat, chat_body(script, fields)));
-        BOOST_TEST(soon([&] { return fixture.engine->running > 0; }));
-        std::this_thread::sleep_for(5ms);
-        cancelled += fixture.engine->running;
+        BOOST_TEST(soon([&] { return fixture.engine->running == choices; }));
         client.leave(abruptly);
-        BOOST_TEST(soon([&] { return fixture.engine->running == 0; }, 500ms));
-        BOOST_TEST(fixture.engine->cancelled == cancelled);
+        BOOST_TEST(soon([&] { return fixture.engine->running == 0; }));
+        BOOST_TEST(fixture.engine->cancelled == (cancelled += choices));
       }
 }
 
 BOOST_AUTO_TEST_CASE(a_client_that_sent_ahead_and_leaves_is_noticed) {
-  const server_fixture fixture;
+  const server_fixture fixture(unhurried());
   raw_client client(fixture.port());
   client.send(request_text("POST", chat, chat_body("[silent]")) + request_text("GET", "/health"));
   BOOST_TEST(soon([&] { return fixture.engine->running == 1; }));
   client.leave();
-  BOOST_TEST(soon([&] { return fixture.engine->running == 0; }, 1s));
+  BOOST_TEST(soon([&] { return fixture.engine->running == 0; }));
 }
 
 BOOST_AUTO_TEST_CASE(a_client_that_does_not_read_ends_itself_alone) {
@@ -590,12 +624,14 @@ BOOST_AUTO_TEST_CASE(a_client_that_does_not_read_ends_itself_alone) {
   const server_fixture fixture(options);
   raw_client canary(fixture.port());
   canary.send(request_text("POST", chat,
-                           chat_body("[say 0123456789][repeat 20][delay 5]", "\"stream\":true")));
+                           chat_body("[say 0123456789][repeat 20][hold]", "\"stream\":true")));
   raw_client deaf(fixture.port(), 4'096);
   deaf.send(request_text(
       "POST", chat, chat_body("[say 0123456789][repeat 300000][burst 20]", "\"stream\":true")));
-  BOOST_TEST(soon([&] { return fixture.engine->running == 2; }));
-  BOOST_TEST(soon([&] { return fixture.engine->cancelled == 1; }, 5s));
+  BOOST_TEST(soon([&] { return fixture.engine->submitted == 2; }));
+  BOOST_TEST(fetch(fixture.port(), "POST", chat, chat_body("hi")).status == 200);
+  BOOST_TEST(soon([&] { return fixture.engine->cancelled == 1; }));
+  fixture.engine->released = true;
   const auto alive = canary.read_response();
   BOOST_TEST(alive.complete);
   BOOST_TEST(alive.body.ends_with("data: [DONE]\n\n"));
@@ -605,11 +641,11 @@ BOOST_AUTO_TEST_CASE(a_client_that_does_not_read_ends_itself_alone) {
 }
 
 BOOST_AUTO_TEST_CASE(a_client_that_stops_reading_pauses_its_request_until_it_reads_on) {
-  const server_fixture fixture;
+  const server_fixture fixture(unhurried());
   raw_client napping(fixture.port(), 4'096);
   napping.send(request_text(
       "POST", chat, chat_body("[say 0123456789][repeat 90000][burst 500]", "\"stream\":true")));
-  BOOST_TEST(soon([&] { return fixture.engine->paused == 1; }, 10s));
+  BOOST_TEST(soon([&] { return fixture.engine->paused == 1; }));
   // The engine's others go on.
   BOOST_TEST(fetch(fixture.port(), "POST", chat, chat_body("hi")).status == 200);
   BOOST_TEST(fixture.engine->paused == 1);
@@ -622,7 +658,7 @@ BOOST_AUTO_TEST_CASE(a_client_that_stops_reading_pauses_its_request_until_it_rea
 }
 
 BOOST_AUTO_TEST_CASE(a_slow_reader_gets_everything) {
-  const server_fixture fixture;
+  const server_fixture fixture(unhurried());
   raw_client slow(fixture.port(), 4'096);
   slow.send(request_text("POST", chat,
                          chat_body("[say 0123456789][repeat 3000][burst 50]", "\"stream\":true")));
