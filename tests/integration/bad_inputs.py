@@ -11,10 +11,13 @@ import struct
 import sys
 import time
 
-from harness import FIXTURES, KEY, Canaries, Report, Server, png, url_of, wait_idle
+from harness import FIXTURES, KEY, SOON_SECONDS_MAX, Canaries, Report, Server, png, url_of, wait_idle
 
 LEAK = re.compile(rb"0x[0-9a-f]{6,}|/(usr|home|tmp|proc)/|std::|libpng|simdjson|nlohmann|boost", re.IGNORECASE)
 PICTURE = FIXTURES / "images" / "000.png"
+# What takes more than linear time or memory takes hours for inputs of these sizes; what is refused takes milliseconds.
+REFUSAL_SECONDS_MAX = 30
+TOKENIZE_SECONDS_MAX = 60
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
            "<|image_pad|>", "<|video_pad|>", "<tool_call>", "</tool_call>", "<think>", "</think>"]
 
@@ -32,7 +35,7 @@ class Rows:
     def __init__(self, server, report):
         self.server, self.report = server, report
 
-    def refused(self, name, status, body, path="/v1/chat/completions", seconds=2.0, **options):
+    def refused(self, name, status, body, path="/v1/chat/completions", **options):
         """One bad request: a 4xx with an error object that tells nothing of the inside, soon."""
         begin = time.monotonic()
         found, _, answer = self.server.request("POST", path, body, **options)
@@ -50,8 +53,8 @@ class Rows:
                 problem = f"no error object: {answer[:200]!r}"
             if LEAK.search(answer):
                 problem = f"tells of the inside: {answer[:300]!r}"
-            if took > seconds:
-                problem = f"took {took:.2f} s, expected under {seconds}"
+            if took > REFUSAL_SECONDS_MAX:
+                problem = f"took {took:.2f} s, expected under {REFUSAL_SECONDS_MAX}"
         self.report.check(name, not problem, problem)
 
     def answered(self, name, body):
@@ -59,9 +62,9 @@ class Rows:
         self.report.check(name, found == 200, f"status {found}: {answer[:200]!r}")
         return json.loads(answer) if found == 200 else None
 
-    def closed(self, name, data, statuses, timeout=15):
+    def closed(self, name, data, statuses):
         """Raw bytes: one of `statuses`, or the connection closed without an answer where that is allowed (0)."""
-        answer = self.server.raw(data, timeout)
+        answer = self.server.raw(data)
         found = int(answer.split()[1]) if answer.startswith(b"HTTP/1.1 ") else 0
         self.report.check(name, found in statuses, f"status {found}, expected {statuses}: {answer[:200]!r}")
 
@@ -87,7 +90,7 @@ def http_rows(rows):
     rows.closed("A5 two hosts", head("Host: evil", "Content-Length: 2") + b"{}", (400,))
     rows.closed("A5 no host", b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}", (400,))
     rows.closed("A5 doubled authorization", head("Authorization: Bearer other", "Content-Length: 2") + b"{}", (400, 401))
-    rows.closed("not HTTP at all", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 200, (400, 0), timeout=12)
+    rows.closed("not HTTP at all", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 200, (400, 0))
 
     for path in ("/v1/models", "/v1/models/tiny", "/metrics", "/version"):
         for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic xyz"}, {"X-Api-Key": KEY},
@@ -105,15 +108,19 @@ def slow_header_row(rows):
     """A1: sockets that send nothing, or a byte now and then, do not keep others out and are closed in the end."""
     idle = []
     for i in range(300):
-        peer = socket.create_connection(("127.0.0.1", rows.server.port), timeout=20)
+        peer = socket.create_connection(("127.0.0.1", rows.server.port), timeout=SOON_SECONDS_MAX)
         if i % 2:
             peer.sendall(b"P")
         idle.append(peer)
-    begin = time.monotonic()
     status = rows.server.get("/health")[0]
-    rows.report.check("A1 300 silent sockets: /health answers", status == 200 and time.monotonic() - begin < 1.0, status)
+    idle[-1].setblocking(False)
+    try:
+        last = f"the last one was closed: {idle[-1].recv(4096)!r}"
+    except BlockingIOError:
+        last = "silent"
+    rows.report.check("A1 300 silent sockets: /health answers while they are held", status == 200 and last == "silent", (status, last))
     closed = 0
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + SOON_SECONDS_MAX
     for peer in idle:
         peer.settimeout(max(0.1, deadline - time.monotonic()))
         try:
@@ -189,7 +196,7 @@ def text_rows(rows):
         begin = time.monotonic()
         status, _, body = server.request("POST", "/tokenize", {"prompt": text})
         took = time.monotonic() - begin
-        report.check(f"C1 2 MB of {name}", status in (200, 400) and took < 4, f"status {status} after {took:.1f} s")
+        report.check(f"C1 2 MB of {name}", status in (200, 400) and took < TOKENIZE_SECONDS_MAX, f"status {status} after {took:.1f} s")
     plain = server.request("POST", "/tokenize", {"prompt": "x"})[2]
     report.check("C4 tokenize works", json.loads(plain).get("count", 0) > 0, plain)
     for special in SPECIAL:
@@ -236,9 +243,9 @@ def image_rows(rows):
     for name, url in {"no comma": "data:image/png;base64", "garbage": "data:image/png;base64,@@@@", "empty": "data:image/png;base64,",
                       "not base64": "data:image/png,abc", "unknown scheme": "gopher://x/y", "no scheme": "abc"}.items():
         refused(f"D5 {name}", url)
-    rows.refused("D6 1,000 pictures", 400, {"messages": show(*[url_of(png(8, 8))] * 1000), "max_tokens": 2}, seconds=5)
+    rows.refused("D6 1,000 pictures", 400, {"messages": show(*[url_of(png(8, 8))] * 1000), "max_tokens": 2})
     rows.refused("D6 5,000 frames", 400, {"messages": [{"role": "user", "content": [
-        {"type": "video", "video": [url_of(png(8, 8))] * 5000, "sample_fps": 2.0}]}], "max_tokens": 2}, seconds=5)
+        {"type": "video", "video": [url_of(png(8, 8))] * 5000, "sample_fps": 2.0}]}], "max_tokens": 2})
     for url in ("http://127.0.0.1:1/x.png", "https://169.254.169.254/latest", "file:///etc/passwd", "http://[::ffff:127.0.0.1]/x",
                 "ftp://x/y", "http://trusted@evil/x"):
         refused(f"D7 {url}", url, (400,))

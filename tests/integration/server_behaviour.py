@@ -13,10 +13,12 @@ import tempfile
 import threading
 import time
 
-from harness import FIXTURES, KEY, PROGRAM, Canaries, Report, Server, case_messages, reference_cases, wait_idle
+from harness import (ANSWER_SECONDS_MAX, FIXTURES, KEY, PROGRAM, START_SECONDS_MAX, Canaries, Report, Server, case_messages,
+                     eventually, reference_cases, wait_idle)
 
 CASES = {c["name"]: c for c in reference_cases("tiny")}
 LONG = [{"role": "user", "content": "Count from 20 to 31."}]
+MAX_RUNNING, MAX_WAITING = 8, 24
 PICTURE = case_messages(CASES["image4-480x640-jpg"])
 
 
@@ -29,20 +31,20 @@ def open_request(server, body, receive_buffer=None):
     peer = socket.socket()
     if receive_buffer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    peer.settimeout(60)
+    peer.settimeout(ANSWER_SECONDS_MAX)
     peer.connect(("127.0.0.1", server.port))
     peer.sendall(f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
                  f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
     return peer
 
 
-def eventually(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
+def alive(process):
+    """Whether the process runs: one that ended but was not waited for yet does not."""
+    try:
+        with open(f"/proc/{process}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def leaving_clients(server, report):
@@ -61,21 +63,32 @@ def leaving_clients(server, report):
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # reset instead of FIN
             peer.close()
     report.check("G2 canaries unchanged", not canaries.faults, canaries.faults[:3])
-    left = wait_idle(server, 5)
+    left = wait_idle(server)
     report.check("G2 all freed", not left, left)
-    report.check("G2 the server still counts", server.metric("troupe_request_success_total") >= before)
+    ended = server.metric("troupe_request_success_total") - before
+    report.check("G2 freed when their clients left, not at their end", 0 < ended <= canaries.rounds, (ended, canaries.rounds))
 
 
 def overload(server, report):
-    """G1: far more than the queue holds: early 429 with Retry-After, the accepted ones finish right."""
+    """G1: more than the queue holds is refused with 429 and Retry-After; in a storm, what is accepted finishes right."""
+    short = {"Content-Type": "application/json"}
+    held = []
+    for state, count in (("running", MAX_RUNNING), ("waiting", MAX_WAITING)):
+        held += [open_request(server, body_of(LONG, max_tokens=7000, ignore_eos=True)) for _ in range(count)]
+        full = eventually(lambda: server.metric(f"troupe_requests_{state}") == count)
+    status, headers, _ = server.request("POST", "/v1/chat/completions", body_of(LONG, max_tokens=40), headers=short)
+    report.check("G1 a full server refuses", full and status == 429, (full, status))
+    report.check("G1 and says when to come back", "retry-after" in {name.lower() for name in headers}, headers)
+    for peer in held:
+        peer.close()
+    report.check("G1 idle when they left", not wait_idle(server))
+
     results, lock = [], threading.Lock()
 
     def one():
-        begin = time.monotonic()
-        status, headers, body = server.request("POST", "/v1/chat/completions", body_of(LONG, max_tokens=40),
-                                               headers={"Content-Type": "application/json"}, timeout=120)
+        status, headers, body = server.request("POST", "/v1/chat/completions", body_of(LONG, max_tokens=40), headers=short)
         with lock:
-            results.append((status, {k.lower(): v for k, v in headers.items()}, body, time.monotonic() - begin))
+            results.append((status, {k.lower(): v for k, v in headers.items()}, body))
 
     threads = [threading.Thread(target=one) for _ in range(200)]
     for thread in threads:
@@ -85,7 +98,6 @@ def overload(server, report):
     accepted = [r for r in results if r[0] == 200]
     refused = [r for r in results if r[0] == 429]
     report.check("G1 every request got an answer", len(accepted) + len(refused) == 200, [r[0] for r in results][:10])
-    report.check("G1 some were refused", len(refused) > 0, len(refused))
     report.check("G1 refusals say when to come back", all("retry-after" in r[1] for r in refused))
     texts = {json.loads(r[2])["choices"][0]["message"]["content"] for r in accepted}
     report.check("G1 accepted answers are right", texts == {CASES["text0"]["generated_text"]}, texts)
@@ -98,7 +110,7 @@ def slow_reader(server, report):
     peers = [open_request(server, body_of(LONG, stream=True, max_tokens=7000, ignore_eos=True, logprobs=True, top_logprobs=20), 2048)
              for _ in range(4)]
     with Canaries(server) as canaries:
-        paused = eventually(lambda: server.metric("troupe_requests_paused") == 4, 25)
+        paused = eventually(lambda: server.metric("troupe_requests_paused") == 4)
     report.check("G6 all four are paused", paused, server.metric("troupe_requests_paused"))
     report.check("G6 canaries unchanged", not canaries.faults, canaries.faults[:3])
     report.check("G6 memory", server.resident_bytes() - before < 64 << 20, server.resident_bytes() - before)
@@ -108,7 +120,7 @@ def slow_reader(server, report):
     report.check("G6 who reads on is served on", read >= left, read)
     for peer in peers:
         peer.close()
-    left = wait_idle(server, 5)
+    left = wait_idle(server)
     report.check("G6 freed when they leave", not left, left)
 
 
@@ -117,11 +129,11 @@ def stalled_client(report):
     with Server(None, "--dtype", "float32", "--stalled-client-timeout", "1500ms") as server:
         peer = open_request(server, body_of(LONG, stream=True, max_tokens=7000, ignore_eos=True, logprobs=True, top_logprobs=20), 2048)
         with Canaries(server) as canaries:
-            ended = eventually(lambda: server.metric("troupe_request_stalled_total") == 1, 30)
+            ended = eventually(lambda: server.metric("troupe_request_stalled_total") == 1)
         report.check("G6 cut off after the bound", ended)
         report.check("G6 it was paused before", server.metric("troupe_request_paused_total") >= 1)
         report.check("G6 canaries unchanged beside it", not canaries.faults, canaries.faults[:3])
-        left = wait_idle(server, 5)
+        left = wait_idle(server)
         report.check("G6 freed when cut off", not left and server.metric("troupe_requests_paused") == 0, left)
         peer.close()
 
@@ -143,7 +155,7 @@ def faults_of_a_configuration(report):
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
         file.write("[vision]\nmin_pixels = -1\n[http]\nport = -1\n[limits]\nblock_size = 0\nzebra = 1\napple = 1\n")
         file.flush()
-        found = subprocess.run([PROGRAM, "config", "check", file.name], capture_output=True, text=True, timeout=60)
+        found = subprocess.run([PROGRAM, "config", "check", file.name], capture_output=True, text=True, timeout=START_SECONDS_MAX)
     lines = [int(place) for place in re.findall(r"\.toml:(\d+):", found.stderr)]
     report.check("config check: every fault, by line", found.returncode == 2 and lines == [2, 4, 6, 7, 8],
                  (found.returncode, found.stderr))
@@ -178,10 +190,12 @@ def no_mixups(server, report):
 def dying_shards(report):
     """A shard process that is killed or frozen in mid-stream: a pause, the same tokens, no gap and no repeat."""
     case = CASES["text0"]
-    with Server(None, "--dtype", "float32", "--tp", 2, "--isolation", "process", "--step-timeout", "3000ms") as server:
+    with Server(None, "--dtype", "float32", "--tp", 2, "--isolation", "process") as server:
+        # To notice takes seconds at most; to start again, what a start takes on this machine.
+        gap_max = 10 + 5 * server.start_seconds
         gone = set()
         for name, fault in (("killed", signal.SIGKILL), ("frozen", signal.SIGSTOP)):
-            eventually(lambda: len(set(server.children()) - gone) == 2, 20)  # the answer may end before the loss is noticed
+            eventually(lambda: len(set(server.children()) - gone) == 2)  # the answer may end before the loss is noticed
             children = [child for child in server.children() if child not in gone]
             report.check(f"two shard processes before one is {name}", len(children) == 2, children)
             gone |= set(children)
@@ -199,18 +213,17 @@ def dying_shards(report):
                         os.kill(children[0], fault)
                     tokens += new
             report.check(f"H1/H2 {name}: the same tokens", tokens == case["generated_ids"], tokens)
-            report.check(f"H1/H2 {name}: largest gap under 10 s", gap < 10, gap)
+            report.check(f"H1/H2 {name}: largest gap under {gap_max:.1f} s", gap < gap_max, gap)
             print(f"     largest gap {gap:.2f} s")
         report.check("serves after both", server.chat_tokens(case_messages(case), len(case["generated_ids"])) == case["generated_ids"])
         pids = server.children()
-    time.sleep(2)
-    report.check("no orphan after the stop", not [p for p in pids if os.path.exists(f"/proc/{p}")], pids)
+    report.check("no orphan after the stop", eventually(lambda: not any(alive(p) for p in pids)), pids)
 
 
 def dying_towers(report):
     """The process of shard and vision tower is killed and frozen while pictures are encoded: the same tokens for everybody."""
     pictures = [case for case in CASES.values() if case["images"] or case.get("video")]
-    with Server(None, "--dtype", "float32", "--isolation", "process", "--step-timeout", "3000ms") as server:
+    with Server(None, "--dtype", "float32", "--isolation", "process") as server:
         for name, fault in (("killed", signal.SIGKILL), ("frozen", signal.SIGSTOP)):
             wrong, done, stop = [], [0], threading.Event()
 
@@ -227,39 +240,37 @@ def dying_towers(report):
             time.sleep(0.05)
             old = server.children()
             os.kill(old[0], fault)
-            replaced = eventually(lambda: server.children() not in ([], old) and server.get("/health")[0] == 200, 20)
+            replaced = eventually(lambda: server.children() not in ([], old) and server.get("/health")[0] == 200)
             before = done[0]
-            served_again = eventually(lambda: done[0] > before + len(pictures), 20)
+            served_again = eventually(lambda: done[0] > before + len(pictures))
             stop.set()
             for thread in threads:
-                thread.join(60)
+                thread.join(ANSWER_SECONDS_MAX)
             report.check(f"H11 {name} while pictures are encoded: replaced and served again", replaced and served_again, done)
             report.check(f"H11 {name} while pictures are encoded: every answer, the same tokens",
                          not wrong and not any(thread.is_alive() for thread in threads), wrong[:2])
 
 
 def killed_front_end(report):
-    """H6: the shards of a server that is killed leave within two seconds."""
+    """H6: the shards of a server that is killed leave too."""
     server = Server(None, "--dtype", "float32", "--tp", 2, "--isolation", "process").__enter__()
     pids = server.children()
     server.process.kill()
     server.process.wait()
-    time.sleep(2)
-    alive = [p for p in pids if os.path.exists(f"/proc/{p}") and "Z" not in open(f"/proc/{p}/stat").read().split()[2]]
-    report.check("H6 shards of a killed server end", len(pids) == 2 and not alive, alive or pids)
+    ended = eventually(lambda: not any(alive(p) for p in pids))
+    report.check("H6 shards of a killed server end", len(pids) == 2 and ended, pids)
 
 
 def drain(report):
-    """H10: SIGTERM under load: running requests finish, new ones get 503, exit status 0."""
+    """H10: SIGTERM under load: running requests finish, exit status 0."""
     server = Server(None, "--dtype", "float32").__enter__()
-    finished = []
-    thread = threading.Thread(target=lambda: finished.append(server.chat(LONG, max_tokens=39)))
-    thread.start()
-    time.sleep(0.05)
+    chunks = server.stream(LONG, max_tokens=100, ignore_eos=True, return_token_ids=True)
+    got = [next(chunks)]  # so it runs
     server.process.send_signal(signal.SIGTERM)
-    thread.join(30)
-    status = server.process.wait(30)
-    report.check("H10 the running request finished", len(finished) == 1)
+    got += chunks
+    tokens = [token for chunk in got for choice in chunk.get("choices", []) for token in choice.get("token_ids") or []]
+    status = server.process.wait(ANSWER_SECONDS_MAX)
+    report.check("H10 the running request finished", len(tokens) == 100, got[-1])
     report.check("H10 exit status 0", status == 0, status)
 
 
@@ -290,12 +301,12 @@ def broken_model_files(report):
                 if content is not None:
                     with open(target, "wb") as out:
                         out.write(content)
-            found = subprocess.run([PROGRAM, "serve", folder, "--port", "0"], capture_output=True, text=True, timeout=60)
+            found = subprocess.run([PROGRAM, "serve", folder, "--port", "0"], capture_output=True, text=True, timeout=START_SECONDS_MAX)
             report.check(f"E {name}: status 2 and a line that says why", found.returncode == 2 and "troupe: " in found.stderr,
                          (found.returncode, found.stderr[-300:]))
     for name, flags in {"ranks that do not divide": [FIXTURES / "dense72", "--tp", "4"], "no such folder": ["/nonexistent"],
                         "negative number": [good, "--max-num-seqs", "-1"], "no such flag": [good, "--max-num-sequences", "4"]}.items():
-        found = subprocess.run([PROGRAM, "serve", *map(str, flags), "--port", "0"], capture_output=True, text=True, timeout=60)
+        found = subprocess.run([PROGRAM, "serve", *map(str, flags), "--port", "0"], capture_output=True, text=True, timeout=START_SECONDS_MAX)
         report.check(f"E10 {name}: status 2", found.returncode == 2 and found.stderr, (found.returncode, found.stderr[-300:]))
 
 
@@ -329,7 +340,9 @@ def poisoned_weights(report):
 
 def main():
     report = Report("server behaviour")
-    with Server(None, "--dtype", "float32", "--max-num-seqs", 8, "--max-waiting-requests", 24) as server:
+    # Who does not read is to be found paused, however long the others take to be.
+    with Server(None, "--dtype", "float32", "--max-num-seqs", MAX_RUNNING, "--max-waiting-requests", MAX_WAITING,
+                "--stalled-client-timeout", "1h") as server:
         for part in (usage_in_every_chunk, leaving_clients, overload, slow_reader, no_mixups):
             part(server, report)
     for part in (stalled_client, faults_of_a_configuration, dying_shards, dying_towers, killed_front_end, drain,
