@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -25,6 +26,7 @@ namespace troupe::testing {
 ///   lose-step     the device is lost in the middle of a step
 ///   fault-step    the same, and it is a CUDA device that really is
 ///   stall-encode  an encoder run does not go on; the file `stalled` then tells in which process
+///   stall-step    the same in the middle of an answer: of the fourth step that a process runs since
 inline constexpr const char* fault_folder_variable = "TROUPE_TEST_FAULTS";
 
 class faulty_operations : public forwarding_operations {
@@ -35,13 +37,15 @@ class faulty_operations : public forwarding_operations {
   /// Of each encoder run, behind its uploads.
   std::unique_ptr<gpu::milestone> mark() override {
     lose_if_ordered("lose-encode");
-    stall_if_ordered();
+    stall_if_ordered("stall-encode");
     return forwarding_operations::mark();
   }
   /// Of the tokens of each step.
   void download(void* destination, gpu::tensor_view source, int64_t bytes) override {
     lose_if_ordered("lose-step");
     if (take_order("fault-step")) provoke_device_fault();
+    if (std::filesystem::exists(orders_ / "stall-step") && ++steps_since_order_ > 3)
+      stall_if_ordered("stall-step");
     forwarding_operations::download(destination, source, bytes);
   }
 
@@ -54,8 +58,8 @@ class faulty_operations : public forwarding_operations {
     lost_ = lost_ || take_order(name);
     if (lost_) throw gpu::device_lost("told to lose the device");
   }
-  void stall_if_ordered() const {
-    if (!take_order("stall-encode")) return;
+  void stall_if_ordered(const std::string& name) const {
+    if (!take_order(name)) return;
     const auto unfinished = orders_ / "stalled.new";
     std::ofstream(unfinished) << ::getpid();
     std::filesystem::rename(unfinished, orders_ / "stalled");
@@ -64,6 +68,7 @@ class faulty_operations : public forwarding_operations {
 
   std::filesystem::path orders_;
   bool lost_ = false;
+  int32_t steps_since_order_ = 0;
 };
 
 /// Backends as the options ask for, faulty if the environment names a folder of orders.
