@@ -28,7 +28,7 @@ class lane_memory {
     for (size_t i = 0; i < pieces_.size(); ++i) lane.pieces[i] = pieces_[i].data;
     lane.slot_bytes = slot_bytes;
     lane.piece_bytes = lane_control_bytes + 2 * slot_bytes;
-    lane.timeout_ns = 60'000'000'000;
+    lane.timeout_ns = 600'000'000'000;
     lane.status = &status_[static_cast<size_t>(rank)];
     return lane;
   }

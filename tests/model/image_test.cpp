@@ -214,12 +214,12 @@ BOOST_AUTO_TEST_CASE(png_wrong_checksum_of_pixels_is_refused) {
 }
 
 BOOST_AUTO_TEST_CASE(bomb_is_refused_from_its_header) {
-  const double start = cpu_seconds();
+  const double start = cpu_seconds();  // of microseconds: billions of pixels would take minutes
   BOOST_TEST(decode_refusal(make_png({50'000, 50'000}, "")).value() == reason::too_large);
   BOOST_TEST(decode_refusal(make_png({0x7FFFFFFF, 0x7FFFFFFF}, "")).value() == reason::too_large);
   BOOST_TEST(decode_refusal(encode_png(gradient(11, 10)), 109).value() == reason::too_large);
   BOOST_TEST(!decode_refusal(encode_png(gradient(11, 10)), 110));
-  BOOST_TEST(cpu_seconds() - start < 0.1);
+  BOOST_TEST(cpu_seconds() - start < 2);
 }
 
 BOOST_AUTO_TEST_CASE(other_formats_are_refused_by_their_magic) {
@@ -253,9 +253,9 @@ BOOST_AUTO_TEST_CASE(jpeg_with_a_flood_of_scans_is_refused_quickly) {
   const auto scan = jpeg.substr(last_scan, end - last_scan);
   const auto flooded = jpeg.substr(0, end) + repeated(scan, 5000) + jpeg.substr(end);
   BOOST_TEST(!decode_refusal(jpeg));
-  const double start = cpu_seconds();
+  const double start = cpu_seconds();  // of milliseconds: all scans would take minutes
   BOOST_TEST(decode_refusal(flooded).value() == reason::too_large);
-  BOOST_TEST(cpu_seconds() - start < 1);
+  BOOST_TEST(cpu_seconds() - start < 20);
 }
 
 BOOST_AUTO_TEST_CASE(animated_webp_is_refused) {

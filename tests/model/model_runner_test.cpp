@@ -180,12 +180,16 @@ BOOST_AUTO_TEST_CASE(the_next_step_may_refer_to_tokens_that_are_not_known_yet) {
 }
 
 BOOST_AUTO_TEST_CASE(a_peer_that_does_not_come_is_reported_and_the_rank_runs_nothing_more) {
-  fixture f({.checkpoint = "tiny", .tp_size = 2, .timeout = std::chrono::milliseconds(100)});
+  // Long enough for the ranks to meet while they start, which one bucket makes short.
+  fixture f({.checkpoint = "tiny",
+             .tp_size = 2,
+             .timeout = std::chrono::seconds(3),
+             .token_buckets = {256}});
   const int32_t sequence = f.builder.add(f.prompt("text0"));
   f.builder.advance(sequence, 100);
   const plan::step_plan plan = f.builder.build();
   BOOST_CHECK_EXCEPTION(f.group.run_on(0, plan).get(), model::peer_lost,
-                        [](const auto& e) { return contains(e.what(), "later than 100 ms"); });
+                        [](const auto& e) { return contains(e.what(), "later than 3000 ms"); });
   BOOST_CHECK_EXCEPTION(f.group.run_on(0, plan).get(), model::plan_refused,
                         [](const auto& e) { return contains(e.what(), "lost its group"); });
 }

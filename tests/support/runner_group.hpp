@@ -31,7 +31,7 @@ struct group_options {
   int32_t tp_size = 1;
   gpu::dtype activation = gpu::dtype::f32;
   bool eager = false;
-  std::chrono::milliseconds timeout{20'000};
+  std::chrono::milliseconds timeout{120'000};  // of a rank that waits for its peers
   gpu::device_kind device = tested_device();  // cuda: all ranks share the first one
   /// Makes the backend of a rank; empty: that of `device`.
   std::function<std::unique_ptr<gpu::operations>()> backend = {};

@@ -15,7 +15,7 @@ if (!baseURL) {
   console.error('expected a base URL, such as http://127.0.0.1:8000/v1');
   process.exit(2);
 }
-const client = new OpenAI({ baseURL, apiKey, maxRetries: 0, timeout: 120_000 });
+const client = new OpenAI({ baseURL, apiKey, maxRetries: 0, timeout: 300_000 });
 const images = process.env.TROUPE_IMAGES ?? fileURLToPath(new URL('../../fixtures/images', import.meta.url));
 const dataUrl = (name, type) => `data:${type};base64,${readFileSync(join(images, name)).toString('base64')}`;
 const png = dataUrl('000.png', 'image/png');
@@ -300,7 +300,8 @@ const checks = {
     for await (const chunk of stream) if (chunk.choices[0].delta.content) break;  // leaving aborts
     const controller = new AbortController();
     setTimeout(() => controller.abort(), 30);
-    const left = client.chat.completions.create({ model, temperature: 0, ...long }, { signal: controller.signal });
+    const left = client.chat.completions.create(
+      { model, temperature: 0, ...long, max_tokens: 3000 }, { signal: controller.signal });
     assert.ok(await rejection(left) instanceof OpenAI.APIUserAbortError);
     assert.equal((await neighbour).usage.completion_tokens, 300);
   },

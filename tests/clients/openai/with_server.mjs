@@ -8,7 +8,7 @@ import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
-const start_timeout_ms = 120_000;
+const start_timeout_ms = 300_000;
 const [program, ...args] = process.argv.slice(2);
 const server = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] });
 const server_ended = new Promise((resolve) => server.on('close', (status, signal) => resolve(status ?? signal)));
