@@ -145,20 +145,6 @@ struct __align__(128) shared_memory {
   int32_t task_start[1];  // [sequences + 1] follow
 };
 
-/// Position in the ring.
-template <int32_t length>
-struct ring_place {
-  int32_t index = 0;
-  uint32_t parity = 0;
-
-  __device__ __forceinline__ void advance() {
-    if (++index == length) {
-      index = 0;
-      parity ^= 1;
-    }
-  }
-};
-
 /// Row of scratch where a split's sums for one row of its product lie.
 __device__ __forceinline__ int64_t partial_row(const parameters& p, const tile_note& note,
                                                int32_t row, int32_t split) {

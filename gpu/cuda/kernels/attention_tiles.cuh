@@ -89,18 +89,9 @@ struct layout {
 /// The ring's slots hold tiles in this order: keys 0, keys 1, values 0, keys 2, values 1, .. keys n
 /// - 1, values n - 2, values n - 1.
 template <int32_t num_slots>
-struct ring {
+struct ring : ring_place<num_slots> {
   uint64_t* full;
   uint64_t* empty;
-  int32_t index = 0;
-  uint32_t parity = 0;
-
-  __device__ __forceinline__ void advance() {
-    if (++index == num_slots) {
-      index = 0;
-      parity ^= 1;
-    }
-  }
 };
 
 // -- the copying warp group ----------------------------------------------------------------------
@@ -450,7 +441,7 @@ __global__ void __launch_bounds__(block_threads(num_groups), 1)
 
   const uint32_t query = shared_address(memory);
   const uint32_t slots = query + sizes::query::bytes;
-  const ring<num_slots> place{barriers, barriers + num_slots};
+  const ring<num_slots> place{{}, barriers, barriers + num_slots};
   const int32_t group = thread / group_threads;
   if (group == num_groups) {
     give_up_registers<producer_registers<num_groups>>();

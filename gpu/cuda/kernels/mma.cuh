@@ -44,6 +44,20 @@ __device__ __forceinline__ void barrier_wait(uint64_t* barrier, uint32_t parity)
       : "memory");
 }
 
+/// A place in a ring of `length` slots with barriers of their own, and the parity of its present round.
+template <int32_t length>
+struct ring_place {
+  int32_t index = 0;
+  uint32_t parity = 0;
+
+  __device__ __forceinline__ void advance() {
+    if (++index == length) {
+      index = 0;
+      parity ^= 1;
+    }
+  }
+};
+
 /// Barriers of some warps of a block. Number 0 is __syncthreads.
 __device__ __forceinline__ void named_barrier_sync(int32_t number, int32_t threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");
