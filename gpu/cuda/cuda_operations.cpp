@@ -1,6 +1,7 @@
 #include "gpu/cuda/cuda_operations.hpp"
 
 #include "config/ensure.hpp"
+#include "gpu/cuda/event.hpp"
 #include "gpu/cuda/kernels/attention_paged.hpp"
 #include "gpu/cuda/kernels/attention_segments.hpp"
 #include "gpu/cuda/kernels/exchange.hpp"
@@ -43,25 +44,12 @@ class graph_executable final : public executable {
 /// An event on the stream.
 class stream_milestone final : public milestone {
  public:
-  explicit stream_milestone(cudaStream_t on) {
-    check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreate");
-    const cudaError_t status = cudaEventRecord(event_, on);
-    if (status == cudaSuccess) return;
-    cudaEventDestroy(event_);
-    check(status, "cudaEventRecord");
-  }
-  stream_milestone(const stream_milestone&) = delete;
-  stream_milestone& operator=(const stream_milestone&) = delete;
-  ~stream_milestone() override { cudaEventDestroy(event_); }
+  explicit stream_milestone(cudaStream_t on) { event_.record(on); }
 
-  bool passed() override {
-    const cudaError_t status = cudaEventQuery(event_);
-    if (status != cudaErrorNotReady) check(status, "cudaEventQuery");
-    return status == cudaSuccess;
-  }
+  bool passed() override { return event_.passed(); }
 
  private:
-  cudaEvent_t event_ = nullptr;
+  event event_{event_timing::off};
 };
 
 launch_context make_launches(const cuda_options& options, const stream& work) {

@@ -1,6 +1,7 @@
 #include "gpu/cuda/linear.hpp"
 
 #include "config/ensure.hpp"
+#include "gpu/cuda/event.hpp"
 #include "gpu/cuda/status.hpp"
 
 #include <fmt/format.h>
@@ -38,18 +39,6 @@ class layout {
 
  private:
   cublasLtMatrixLayout_t handle_ = nullptr;
-};
-
-class event {
- public:
-  event() { check(cudaEventCreate(&handle_), "cudaEventCreate"); }
-  event(const event&) = delete;
-  event& operator=(const event&) = delete;
-  ~event() { cudaEventDestroy(handle_); }
-  cudaEvent_t get() const { return handle_; }
-
- private:
-  cudaEvent_t handle_ = nullptr;
 };
 
 /// A tensor's values on the host, from when this is made until `put_back`. No memory of the device
@@ -233,7 +222,7 @@ cublasLtMatmulAlgo_t library_linear::fastest(const prepared& shape,
                                              const library_product& work) const {
   std::optional<kept_values> added_to;
   if (work.epilogue == product_epilogue::accumulate) added_to.emplace(work.output, stream_);
-  const event start, end;
+  event start(event_timing::on), end(event_timing::on);
   float best = std::numeric_limits<float>::infinity();
   cublasLtMatmulAlgo_t algorithm{};
   for (const auto& candidate : shape.candidates(handle_, work)) {
@@ -241,12 +230,11 @@ cublasLtMatmulAlgo_t library_linear::fastest(const prepared& shape,
       return shape.launch(handle_, candidate.algo, work, workspace_view_, stream_);
     };
     if (launch() != CUBLAS_STATUS_SUCCESS) continue;  // the library may refuse what it proposed
-    check(cudaEventRecord(start.get(), stream_), "cudaEventRecord");
+    start.record(stream_);
     for (int run = 0; run < timed_runs; ++run) check(launch(), "cublasLtMatmul");
-    check(cudaEventRecord(end.get(), stream_), "cudaEventRecord");
-    check(cudaEventSynchronize(end.get()), "cublasLtMatmul");
-    float elapsed = 0;
-    check(cudaEventElapsedTime(&elapsed, start.get(), end.get()), "cudaEventElapsedTime");
+    end.record(stream_);
+    end.wait("cublasLtMatmul");
+    const float elapsed = end.milliseconds_since(start);
     if (elapsed >= best) continue;
     best = elapsed;
     algorithm = candidate.algo;

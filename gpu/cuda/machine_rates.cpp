@@ -1,4 +1,5 @@
 #include "gpu/arena.hpp"
+#include "gpu/cuda/event.hpp"
 #include "gpu/cuda/kernels/read_stream.hpp"
 #include "gpu/cuda/linear.hpp"
 #include "gpu/cuda/status.hpp"
@@ -19,21 +20,15 @@ constexpr int runs = 20;
 
 /// Seconds of the fastest of several runs of what `issue` puts on `work`.
 double fastest(const cuda::stream& work, const std::function<void()>& issue) {
-  cudaEvent_t begin = nullptr, end = nullptr;
-  check(cudaEventCreate(&begin), "cudaEventCreate");
-  check(cudaEventCreate(&end), "cudaEventCreate");
+  cuda::event begin(cuda::event_timing::on), end(cuda::event_timing::on);
   float best = std::numeric_limits<float>::infinity();
   for (int run = 0; run < runs; ++run) {
-    check(cudaEventRecord(begin, work.get()), "cudaEventRecord");
+    begin.record(work.get());
     issue();
-    check(cudaEventRecord(end, work.get()), "cudaEventRecord");
-    check(cudaEventSynchronize(end), "cudaEventSynchronize");
-    float milliseconds = 0;
-    check(cudaEventElapsedTime(&milliseconds, begin, end), "cudaEventElapsedTime");
-    best = std::min(best, milliseconds);
+    end.record(work.get());
+    end.wait("measuring the device");
+    best = std::min(best, end.milliseconds_since(begin));
   }
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
   return static_cast<double>(best) * 1e-3;
 }
 

@@ -2,6 +2,7 @@
 
 #include "config/ensure.hpp"
 #include "gpu/arena.hpp"
+#include "gpu/cuda/event.hpp"
 #include "gpu/cuda/kernels/transpose.hpp"
 #include "gpu/cuda/status.hpp"
 #include "gpu/cuda/stream.hpp"
@@ -65,14 +66,7 @@ class pinned_block {
 /// A pinned buffer and the event that says when the device has taken what is in it.
 struct send_buffer {
   pinned_block memory{piece_bytes};
-  cudaEvent_t taken = nullptr;
-
-  send_buffer() {
-    check(cudaEventCreateWithFlags(&taken, cudaEventDisableTiming), "cudaEventCreate");
-  }
-  send_buffer(const send_buffer&) = delete;
-  send_buffer& operator=(const send_buffer&) = delete;
-  ~send_buffer() { cudaEventDestroy(taken); }
+  event taken{event_timing::off};
 };
 
 /// One part of a matrix under way, as equal lines of memory: rows, or columns of an input-major
@@ -268,7 +262,7 @@ void upload_ring::session::send(worker_state& worker, const piece& next) const {
   const size_t turn = worker.turn++ % buffers_per_worker;
   if (!worker.buffers[turn]) worker.buffers[turn] = std::make_unique<send_buffer>();
   send_buffer& buffer = *worker.buffers[turn];
-  check(cudaEventSynchronize(buffer.taken), "loading weights");
+  buffer.taken.wait("loading weights");
   gather_lines(buffer.memory.data(), work, next.first, next.count);
   if (work.transposed)
     send_turned(worker, next, turn);
@@ -277,7 +271,7 @@ void upload_ring::session::send(worker_state& worker, const piece& next) const {
                           static_cast<size_t>(next.bytes()), cudaMemcpyHostToDevice,
                           worker.work.get()),
           "loading weights");
-  check(cudaEventRecord(buffer.taken, worker.work.get()), "cudaEventRecord");
+  buffer.taken.record(worker.work.get());
 }
 
 void upload_ring::session::send_turned(worker_state& worker, const piece& next,
