@@ -65,19 +65,10 @@ int64_t cuda_working_bytes(const working_shapes& shapes) {
   if (shapes.num_q_heads > 0)
     bytes += cuda::paged_attention_scratch_bytes(shapes.num_q_heads, shapes.num_kv_heads,
                                                  shapes.head_dim, shapes.max_sequences);
-  if (shapes.num_experts > 0) {
-    const auto none = [](dtype type, int64_t a, int64_t b) { return make_view(nullptr, type, a, b); };
-    cuda::mixture_of_experts_arguments mixture{};
-    mixture.output = none(dtype::f32, shapes.rows, shapes.hidden_size);
-    mixture.input = none(shapes.activation, shapes.rows, shapes.hidden_size);
-    mixture.router_logits = none(dtype::f32, shapes.rows, shapes.num_experts);
-    mixture.gate_up = make_view(nullptr, shapes.activation, shapes.num_experts,
-                                2 * shapes.expert_width, shapes.hidden_size);
-    mixture.down = make_view(nullptr, shapes.activation, shapes.num_experts, shapes.hidden_size,
-                             shapes.expert_width);
-    mixture.top_k = shapes.experts_per_row;
-    bytes += cuda::mixture_of_experts_scratch_bytes(mixture);
-  }
+  if (shapes.num_experts > 0)
+    bytes += cuda::mixture_of_experts_scratch_bytes({shapes.activation, shapes.rows,
+                                                     shapes.hidden_size, shapes.expert_width,
+                                                     shapes.num_experts, shapes.experts_per_row});
   return bytes;
 }
 

@@ -373,7 +373,7 @@ void cuda_operations::mixture_of_experts(tensor_view output, tensor_view input,
   mixture_of_experts_arguments arguments{output,   input, router_logits, all_gate_up,
                                          all_down, top_k, rows.value,    nullptr};
   arguments.scratch =
-      take_scratch(context_->experts, mixture_of_experts_scratch_bytes(arguments));
+      take_scratch(context_->experts, mixture_of_experts_scratch_bytes(shape_of(arguments)));
   launch_mixture_of_experts(arguments, context_->launches);
 }
 

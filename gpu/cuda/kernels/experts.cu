@@ -82,12 +82,11 @@ class cutter {
   int64_t bytes_ = 0;
 };
 
-mixture cut(cutter& memory, const mixture_of_experts_arguments& a) {
+mixture cut(cutter& memory, const mixture_of_experts_shape& shape, const int32_t* live) {
   mixture m{};
-  m.sizes = {static_cast<int32_t>(a.output.rows()), static_cast<int32_t>(a.output.width()),
-             static_cast<int32_t>(a.down.width()), static_cast<int32_t>(a.router_logits.width()),
-             a.top_k};
-  m.live = a.live;
+  m.sizes = {static_cast<int32_t>(shape.rows), static_cast<int32_t>(shape.hidden_size),
+             static_cast<int32_t>(shape.expert_width), shape.num_experts, shape.top_k};
+  m.live = live;
   const int64_t pairs = m.sizes.pairs(), experts = m.sizes.num_experts;
   m.table.experts = memory.take<int32_t>(pairs);
   m.table.weights = memory.take<float>(pairs);
@@ -96,7 +95,7 @@ mixture cut(cutter& memory, const mixture_of_experts_arguments& a) {
   m.table.tile_starts = memory.take<int32_t>(experts + 1);
   m.table.active = memory.take<int32_t>(experts);
   m.table.num_active = memory.take<int32_t>(1);
-  m.activated = memory.take<std::byte>(pairs * m.sizes.width, size_of(a.input.type));
+  m.activated = memory.take<std::byte>(pairs * m.sizes.width, size_of(shape.activation));
   m.sums = memory.take<float>(pairs * m.sizes.hidden);
   return m;
 }
@@ -176,15 +175,24 @@ void launch_mixture(const mixture& m, const mixture_of_experts_arguments& a,
 
 }  // namespace
 
-int64_t mixture_of_experts_scratch_bytes(const mixture_of_experts_arguments& arguments) {
+mixture_of_experts_shape shape_of(const mixture_of_experts_arguments& a) {
+  return {a.input.type,
+          a.output.rows(),
+          a.output.width(),
+          a.down.width(),
+          static_cast<int32_t>(a.router_logits.width()),
+          a.top_k};
+}
+
+int64_t mixture_of_experts_scratch_bytes(const mixture_of_experts_shape& shape) {
   cutter memory(nullptr);
-  cut(memory, arguments);
+  cut(memory, shape, nullptr);
   return memory.bytes();
 }
 
 void launch_mixture_of_experts(const mixture_of_experts_arguments& a, const launch_context& on) {
   cutter memory(a.scratch);
-  const mixture m = cut(memory, a);
+  const mixture m = cut(memory, shape_of(a), a.live);
   expect_sizes(m.sizes);
   with_activation(a.input.type, [&]<class T>(T) { launch_mixture<T>(m, a, on); });
 }

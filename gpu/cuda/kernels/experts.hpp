@@ -20,9 +20,16 @@ struct mixture_of_experts_arguments {
   std::byte* scratch;  // mixture_of_experts_scratch_bytes, zeroed once before the first launch
 };
 
-/// Bytes of working memory for the shapes of `arguments`, whose pointers are not read; it is
-/// 256-byte aligned. Launches of one stream may share the largest.
-int64_t mixture_of_experts_scratch_bytes(const mixture_of_experts_arguments& arguments);
+/// What the working memory of a mixture depends on.
+struct mixture_of_experts_shape {
+  dtype activation;
+  int64_t rows, hidden_size, expert_width;
+  int32_t num_experts, top_k;
+};
+mixture_of_experts_shape shape_of(const mixture_of_experts_arguments& arguments);
+
+/// Bytes of working memory, 256-byte aligned. Launches of one stream may share the largest.
+int64_t mixture_of_experts_scratch_bytes(const mixture_of_experts_shape& shape);
 
 /// The sum over a row's experts runs by ascending index, in f32. Throws gpu::error.
 void launch_mixture_of_experts(const mixture_of_experts_arguments& arguments,
