@@ -163,20 +163,12 @@ BOOST_AUTO_TEST_CASE(a_retired_generation_is_refused_before_anything_is_touched)
 
 BOOST_AUTO_TEST_CASE(the_next_step_may_refer_to_tokens_that_are_not_known_yet) {
   fixture f;
-  const auto& example = case_named(f.set, "text0");
-  const int32_t sequence = f.builder.add(f.prompt("text0"));
-  // Always one plan ahead: each is built before the one that samples its token has run.
-  f.builder.advance(sequence, 100);
-  plan::step_plan current = f.builder.build();
-  for (size_t i = 0; i < example.generated_ids.size(); ++i) {
-    f.builder.advance(sequence, 1);
-    plan::step_plan next = f.builder.build();
-    BOOST_TEST(next.token_ids[0] == -1);
-    f.builder.complete(f.group.run(current));
-    current = std::move(next);
-  }
-  BOOST_TEST(f.builder.generated(sequence) == example.generated_ids,
-             boost::test_tools::per_element());
+  int32_t steps = 0;
+  const auto answer = f.answer_planned_ahead("text0", [&](const plan::step_plan& plan) {
+    BOOST_TEST((plan.token_ids[0] == -1) == (steps++ > 0));
+    return f.group.run(plan);
+  });
+  BOOST_TEST(answer == case_named(f.set, "text0").generated_ids, boost::test_tools::per_element());
 }
 
 BOOST_AUTO_TEST_CASE(a_peer_that_does_not_come_is_reported_and_the_rank_runs_nothing_more) {

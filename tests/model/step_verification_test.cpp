@@ -103,21 +103,13 @@ BOOST_AUTO_TEST_CASE(a_step_run_eagerly_needs_no_graph) {
 
 BOOST_AUTO_TEST_CASE(the_next_step_goes_on_from_what_the_eager_run_sampled) {
   runner_fixture f;
-  const auto& example = case_named(f.set, "text0");
-  const int32_t sequence = f.builder.add(f.prompt("text0"));
-  f.builder.advance(sequence, 100);
-  plan::step_plan current = f.builder.build();
-  for (size_t i = 0; i < example.generated_ids.size(); ++i) {
-    f.builder.advance(sequence, 1);
-    plan::step_plan next = f.builder.build();  // before `current` has run: it refers to a row of it
-    f.group.run(current);
-    const auto verified = f.group.verify(current);
+  const auto answer = f.answer_planned_ahead("text0", [&](const plan::step_plan& plan) {
+    f.group.run(plan);
+    auto verified = f.group.verify(plan);
     BOOST_TEST(verified.difference == "");
-    f.builder.complete(verified.result);
-    current = std::move(next);
-  }
-  BOOST_TEST(f.builder.generated(sequence) == example.generated_ids,
-             boost::test_tools::per_element());
+    return std::move(verified.result);
+  });
+  BOOST_TEST(answer == case_named(f.set, "text0").generated_ids, boost::test_tools::per_element());
 }
 
 BOOST_AUTO_TEST_CASE(only_the_step_that_ran_last_can_be_verified) {

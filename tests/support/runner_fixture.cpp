@@ -3,6 +3,7 @@
 #include "config/ensure.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace troupe::testing {
 
@@ -36,6 +37,20 @@ std::vector<float> runner_fixture::step(int32_t sequence, int32_t count) {
   const plan::step_result result = group.run(builder.build());
   builder.complete(result);
   return result.tokens.empty() ? std::vector<float>{} : group.logits(0);
+}
+
+std::vector<int32_t> runner_fixture::answer_planned_ahead(
+    const std::string& name, const std::function<plan::step_result(const plan::step_plan&)>& run) {
+  const int32_t sequence = builder.add(prompt(name));
+  builder.advance(sequence, builder.pending(sequence));
+  plan::step_plan current = builder.build();
+  for (size_t i = 0; i < case_named(set, name).generated_ids.size(); ++i) {
+    builder.advance(sequence, 1);
+    plan::step_plan next = builder.build();
+    builder.complete(run(current));
+    current = std::move(next);
+  }
+  return builder.generated(sequence);
 }
 
 }  // namespace troupe::testing
