@@ -8,6 +8,8 @@
 #include <fstream>
 #include <limits>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace troupe::model {
 namespace {
@@ -21,6 +23,8 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) {
 constexpr int64_t visual_pool_rows_default = 16'384;
 // Adjustments beside a request's own history: logit_bias entries of a whole batch.
 constexpr int64_t adjustments_spare = 4'096;
+// Frames of one encoder run.
+constexpr int64_t vision_segments_most = 1'024;
 
 /// Blocks of the pool, the reserved block 0 included.
 int64_t choose_num_blocks(const config::engine_config& engine, const engine_limits& limits,
@@ -61,6 +65,52 @@ int64_t read_number(const char* path, const std::string& label) {
   return -1;
 }
 
+std::vector<std::string> faults_of(const config::engine_config& engine,
+                                   const config::model_config& model) {
+  auto faults = config::tensor_parallel_faults(model, engine.parallel.tensor);
+  if (engine.model.max_model_len > model.text.max_position_embeddings)
+    faults.push_back(fmt::format("max_model_len {} is over the model's {} positions",
+                                 engine.model.max_model_len, model.text.max_position_embeddings));
+  return faults;
+}
+
+/// All but the number of blocks, which depends on memory.
+void limit_steps(plan::plan_limits& plan, const config::engine_config& engine,
+                 const config::text_config& text) {
+  const auto& settings = engine.limits;
+  plan.max_model_len =
+      engine.model.max_model_len > 0 ? engine.model.max_model_len : text.max_position_embeddings;
+  plan.vocab_size = text.vocab_size;
+  plan.block_size = settings.block_size;
+  plan.max_num_seqs = settings.max_num_seqs;
+  plan.max_num_batched_tokens = std::max(settings.max_num_batched_tokens, settings.max_num_seqs);
+  plan.token_buckets = plan::make_token_buckets(plan.max_num_batched_tokens);
+  plan.max_blocks_per_sequence =
+      static_cast<int32_t>(ceil_div(plan.max_model_len, settings.block_size));
+  plan.visual_pool_rows =
+      settings.visual_pool_rows > 0
+          ? settings.visual_pool_rows
+          : static_cast<int32_t>(std::min<int64_t>(
+                plan.max_model_len,
+                std::max<int64_t>(visual_pool_rows_default, 4 * plan.max_num_batched_tokens)));
+  plan.max_adjustments = static_cast<int32_t>(
+      std::min<int64_t>(plan.vocab_size, plan.max_model_len) + adjustments_spare);
+}
+
+void limit_vision(engine_limits& limits, const config::engine_config::limit_settings& settings,
+                  const config::preprocessor_config& processor) {
+  const int64_t merge_unit = int64_t{processor.merge_size} * processor.merge_size;
+  const int64_t patch_area = int64_t{processor.patch_size} * processor.patch_size;
+  const int64_t largest_picture = ceil_div(processor.image_max_pixels, patch_area);
+  const int64_t reachable = limits.plan.max_model_len * merge_unit;
+  limits.vision_max_patches = settings.vision_max_patches > 0
+                                  ? settings.vision_max_patches
+                                  : static_cast<int32_t>(std::min(largest_picture, reachable));
+  // A frame has at least one merge unit of patches.
+  limits.vision_max_segments = static_cast<int32_t>(
+      std::min(limits.vision_max_patches / merge_unit, vision_segments_most));
+}
+
 }  // namespace
 
 int64_t kv_block_bytes(const config::text_config& text, int32_t tp_size, int32_t block_size,
@@ -72,53 +122,20 @@ int64_t kv_block_bytes(const config::text_config& text, int32_t tp_size, int32_t
 
 engine_limits derive_limits(const config::engine_config& engine,
                             const config::checkpoint_config& checkpoint, int64_t available_bytes) {
-  const auto& settings = engine.limits;
   const auto& text = checkpoint.model.text;
-  const auto& processor = checkpoint.preprocessor;
-
-  auto problems = config::tensor_parallel_faults(checkpoint.model, engine.parallel.tensor);
-  if (engine.model.max_model_len > text.max_position_embeddings)
-    problems.push_back(fmt::format("max_model_len {} is over the model's {} positions",
-                                   engine.model.max_model_len, text.max_position_embeddings));
-  if (!problems.empty()) throw config::error(problems);
+  if (auto faults = faults_of(engine, checkpoint.model); !faults.empty())
+    throw config::error(std::move(faults));
 
   engine_limits limits;
   limits.tp_size = engine.parallel.tensor;
   limits.activation =
       engine.model.dtype == config::compute_dtype::float32 ? gpu::dtype::f32 : gpu::dtype::bf16;
   limits.kv_block_bytes =
-      kv_block_bytes(text, limits.tp_size, settings.block_size, limits.activation);
-
-  auto& plan = limits.plan;
-  plan.max_model_len =
-      engine.model.max_model_len > 0 ? engine.model.max_model_len : text.max_position_embeddings;
-  plan.vocab_size = text.vocab_size;
-  plan.block_size = settings.block_size;
-  plan.max_num_seqs = settings.max_num_seqs;
-  plan.max_num_batched_tokens = std::max(settings.max_num_batched_tokens, settings.max_num_seqs);
-  plan.token_buckets = plan::make_token_buckets(plan.max_num_batched_tokens);
-  plan.max_blocks_per_sequence =
-      static_cast<int32_t>(ceil_div(plan.max_model_len, settings.block_size));
-  plan.num_blocks = static_cast<int32_t>(choose_num_blocks(engine, limits, available_bytes));
+      kv_block_bytes(text, limits.tp_size, engine.limits.block_size, limits.activation);
+  limit_steps(limits.plan, engine, text);
+  limits.plan.num_blocks = static_cast<int32_t>(choose_num_blocks(engine, limits, available_bytes));
   check_context_fits(limits);
-  plan.visual_pool_rows =
-      settings.visual_pool_rows > 0
-          ? settings.visual_pool_rows
-          : static_cast<int32_t>(std::min<int64_t>(
-                plan.max_model_len,
-                std::max<int64_t>(visual_pool_rows_default, 4 * plan.max_num_batched_tokens)));
-  plan.max_adjustments = static_cast<int32_t>(
-      std::min<int64_t>(plan.vocab_size, plan.max_model_len) + adjustments_spare);
-
-  const int64_t patch_area = int64_t{processor.patch_size} * processor.patch_size;
-  const int64_t largest_picture = ceil_div(processor.image_max_pixels, patch_area);
-  const int64_t reachable = plan.max_model_len * processor.merge_size * processor.merge_size;
-  limits.vision_max_patches = settings.vision_max_patches > 0
-                                  ? settings.vision_max_patches
-                                  : static_cast<int32_t>(std::min(largest_picture, reachable));
-  // A frame has at least one merge unit of patches.
-  limits.vision_max_segments =
-      std::min(limits.vision_max_patches / (processor.merge_size * processor.merge_size), 1024);
+  limit_vision(limits, engine.limits, checkpoint.preprocessor);
   return limits;
 }
 

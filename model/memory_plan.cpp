@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <utility>
 
@@ -226,21 +227,19 @@ int64_t working_bytes(const config::text_config& text, const text_shape& rank,
   return gpu::cuda_working_bytes(shapes);
 }
 
-}  // namespace
-
-std::vector<planned_memory> plan_memory(const config::model_config& model,
+/// What every rank takes.
+std::vector<planned_memory> rank_memory(const config::model_config& model,
                                         const engine_limits& limits, gpu::memory_kind kind) {
   const auto& plan = limits.plan;
-  const text_shape rank = share_of(model.text, limits.tp_size);
-  const int64_t element = gpu::size_of(limits.activation);
-  const weight_sizes sizes{limits.activation, kind};
   const int32_t ranks = limits.tp_size;
+  const text_shape rank = share_of(model.text, ranks);
   std::vector<planned_memory> rows;
-  rows.push_back({"text weights", text_weight_bytes(model.text, rank, sizes), ranks,
+  rows.push_back({"text weights", text_weight_bytes(model.text, rank, {limits.activation, kind}), ranks,
                   "this rank's share; the embedding on every rank"});
   rows.push_back({kv_cache_owner, plan.num_blocks * limits.kv_block_bytes, ranks,
                   fmt::format("{} blocks of {} tokens", plan.num_blocks, plan.block_size)});
-  rows.push_back({"activations", activation_bytes(rank, plan, ranks, element), ranks,
+  rows.push_back({"activations",
+                  activation_bytes(rank, plan, ranks, gpu::size_of(limits.activation)), ranks,
                   fmt::format("steps of {} tokens, {} sequences", plan.max_num_batched_tokens,
                               plan.max_num_seqs)});
   rows.push_back({"step inputs", input_bytes(plan), ranks, "one copy per step"});
@@ -250,27 +249,41 @@ std::vector<planned_memory> plan_memory(const config::model_config& model,
                     2 * (model_runner::lane(model, plan, ranks).slot_bytes + words) +
                         gpu::lane_control_bytes,
                     ranks, "two slots of the largest message"});
-  rows.push_back(
-      {"vision weights", vision_weight_bytes(model.vision, sizes), 1, "one tower per node"});
-  rows.push_back({"vision activations",
-                  vision_activation_bytes(model.vision, limits.vision_max_patches, element), 1,
-                  fmt::format("{} patches at once", limits.vision_max_patches)});
-  if (gpu::on_device(kind)) {
+  if (gpu::on_device(kind))
     rows.push_back({"working memory", working_bytes(model.text, rank, limits), ranks,
                     "of products, attention and experts"});
+  return rows;
+}
+
+/// What the node takes once, for pictures.
+std::vector<planned_memory> vision_memory(const config::vision_config& vision,
+                                          const engine_limits& limits, gpu::memory_kind kind) {
+  const int64_t element = gpu::size_of(limits.activation);
+  const int64_t levels = 1 + vision.num_deepstack_levels();
+  const int64_t pool_rows = limits.plan.visual_pool_rows;
+  std::vector<planned_memory> rows;
+  rows.push_back({"vision weights", vision_weight_bytes(vision, {limits.activation, kind}), 1,
+                  "one tower per node"});
+  rows.push_back({"vision activations",
+                  vision_activation_bytes(vision, limits.vision_max_patches, element), 1,
+                  fmt::format("{} patches at once", limits.vision_max_patches)});
+  if (gpu::on_device(kind))
     rows.push_back({"vision working memory", gpu::cuda_working_bytes({}), 1, "of products"});
-  }
   if (kind == gpu::memory_kind::host)  // elsewhere it is not in this memory
-    rows.push_back(
-        {"vision staging",
-         staging_bytes({limits.vision_max_patches, model.vision.patch_width(), limits.activation}),
-         1, fmt::format("{} slots for pixels", vision_staging::num_slots)});
-  rows.push_back({"visual pool",
-                  (1 + model.vision.num_deepstack_levels()) * int64_t{plan.visual_pool_rows} *
-                      model.vision.out_hidden_size * element,
-                  1,
-                  fmt::format("{} rows of {} levels", plan.visual_pool_rows,
-                              1 + model.vision.num_deepstack_levels())});
+    rows.push_back({"vision staging",
+                    staging_bytes({limits.vision_max_patches, vision.patch_width(), limits.activation}), 1,
+                    fmt::format("{} slots for pixels", vision_staging::num_slots)});
+  rows.push_back({"visual pool", levels * pool_rows * vision.out_hidden_size * element, 1,
+                  fmt::format("{} rows of {} levels", pool_rows, levels)});
+  return rows;
+}
+
+}  // namespace
+
+std::vector<planned_memory> plan_memory(const config::model_config& model,
+                                        const engine_limits& limits, gpu::memory_kind kind) {
+  auto rows = rank_memory(model, limits, kind);
+  std::ranges::move(vision_memory(model.vision, limits, kind), std::back_inserter(rows));
   return rows;
 }
 

@@ -42,8 +42,6 @@ struct weight_piece {
   tensor_spec tensor;
   int64_t first_row = 0, num_rows = 0;
   int64_t first_column = 0, num_columns = 0;
-
-  bool whole_rows() const { return num_columns == tensor.columns(); }
 };
 
 /// Where values come from.
