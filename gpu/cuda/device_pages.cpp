@@ -1,5 +1,6 @@
 #include "gpu/cuda/driver.hpp"
 #include "gpu/cuda/status.hpp"
+#include "gpu/cuda/stream.hpp"
 #include "gpu/pages.hpp"
 
 #include <fmt/format.h>
@@ -23,13 +24,9 @@ CUmemAllocationProp properties_on(int device, memory_kind kind) {
 
 /// Out of the way of captures: a stream of its own that synchronises with no other.
 void zero(void* address, int64_t bytes) {
-  cudaStream_t stream = nullptr;
-  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
-  const cudaError_t issued = cudaMemsetAsync(address, 0, static_cast<size_t>(bytes), stream);
-  const cudaError_t done = cudaStreamSynchronize(stream);
-  cudaStreamDestroy(stream);
-  check(issued, "zeroing an arena");
-  check(done, "zeroing an arena");
+  const cuda::stream apart(/*background=*/false);
+  check(cudaMemsetAsync(address, 0, static_cast<size_t>(bytes), apart.get()), "zeroing an arena");
+  check(cudaStreamSynchronize(apart.get()), "zeroing an arena");
 }
 
 /// Physical memory of one device behind an address range. Each step is undone by the destructor, so
