@@ -47,7 +47,8 @@ int run_shard_process(const shard_process_options& options,
 
 struct shard_process_launcher_options {
   std::string program;  // an executable that calls parse_shard_command
-  std::chrono::milliseconds start_timeout{120'000};  // to listen, and to be connected: its end is noticed before
+  // To listen, and to be connected. A child that ends is noticed at once.
+  std::chrono::milliseconds start_timeout{120'000};
 };
 
 class child_process;

@@ -46,7 +46,7 @@ constexpr size_t scheduler_threads = 2;
 // A connection under way at a heartbeat is dropped and made again: a slow child must manage one in between.
 constexpr std::chrono::milliseconds heartbeat_interval{1'000};
 // A frozen or cut-off process is noticed after this. Ends that come with a closed connection are noticed at
-// once; a process that only had to wait for a busy machine must not be given up, since its weights go with it.
+// once; a process that only had to wait for a busy machine must not be given up: its weights go with it.
 constexpr std::chrono::milliseconds connection_timeout{5'000};
 constexpr size_t num_media_workers = 2;
 constexpr size_t known_pictures = 16'384;

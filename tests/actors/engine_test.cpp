@@ -311,7 +311,7 @@ BOOST_AUTO_TEST_CASE(an_engine_that_ends_fails_what_still_runs) {
   caf::scoped_actor self(running->system);
   self->send(running->engine.gateway(),
              actors::submit_request{request, caf::actor_cast<caf::actor>(self)});
-  self->receive([](const actors::text_delta&) {}, caf::after(patience) >> [] { BOOST_ERROR("no token came"); });
+  self->receive([](const actors::text_delta&) {}, caf::after(patience) >> [] { BOOST_ERROR("no token"); });
   {
     const auto ended = std::move(running->engine);
   }

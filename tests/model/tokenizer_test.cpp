@@ -393,7 +393,7 @@ BOOST_AUTO_TEST_CASE(words_of_random_letters_take_linear_time) {
     id_list ids;
     return seconds_on_small_stack([&] { tiny().encode_text(word, ids); });
   };
-  // A fraction of a second; merging pair by pair in a list of this length would take a thousand times as long.
+  // A fraction of a second; merging pair by pair in a list of this length would take a thousand times that.
   constexpr size_t length = 1 << 20;
   BOOST_TEST(seconds_of(length) < 20);
 }

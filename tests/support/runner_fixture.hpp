@@ -30,8 +30,8 @@ struct runner_fixture {
   /// One step that advances `sequence` by up to `count` tokens; the logits of its row if it has
   /// one.
   std::vector<float> step(int32_t sequence, int32_t count);
-  /// What `run` generates for a case of text, of the reference's length, always one plan ahead: a plan is built
-  /// before the step has run that samples the token it goes on from.
+  /// What `run` generates for a case of text, of the reference's length, always one plan ahead: a plan is
+  /// built before the step has run that samples the token it goes on from.
   std::vector<int32_t> answer_planned_ahead(
       const std::string& name, const std::function<plan::step_result(const plan::step_plan&)>& run);
 
