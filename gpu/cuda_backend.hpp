@@ -41,9 +41,16 @@ double measure_cuda_read_rate();
 double measure_cuda_copy_rate();
 double measure_cuda_matmul_rate(dtype type);
 
+/// Bytes per second that the current device reads of `bytes` at `peer`, another rank's memory, and seconds
+/// that a flag takes from rank 0 of `lane` to rank 1 and back. All ranks (for the flag these two) measure at
+/// once; the lane is used for nothing else, before or after. Throw gpu::error.
+double measure_cuda_link_rate(const std::byte* peer, int64_t bytes);
+double measure_cuda_flag_round_trip(const lane_view& lane);
+
 /// One kernel that ran, in the device's clock.
 struct kernel_run {
   std::string name;
+  int32_t device = 0;
   int64_t begin_ns = 0;
   int64_t end_ns = 0;
 };

@@ -23,6 +23,8 @@ int64_t free_cuda_bytes(int32_t) { throw error(missing); }
 void use_cuda_device(int32_t) { throw error(missing); }
 
 double measure_cuda_read_rate() { throw error(missing); }
+double measure_cuda_link_rate(const std::byte*, int64_t) { throw error(missing); }
+double measure_cuda_flag_round_trip(const lane_view&) { throw error(missing); }
 double measure_cuda_copy_rate() { throw error(missing); }
 double measure_cuda_matmul_rate(dtype) { throw error(missing); }
 

@@ -26,6 +26,7 @@ void add_bench(CLI::App& program, action& chosen) {
   auto* command = program.add_subcommand("bench", "Measure, beside the limit of this machine");
   command->require_subcommand(1);
   add_bench_model(*command, chosen);
+  add_bench_allreduce(*command, chosen);
   add_bench_load(*command, chosen);
   add_bench_picture(*command, chosen);
   add_bench_step(*command, chosen);

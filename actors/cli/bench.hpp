@@ -26,6 +26,7 @@ double quantile(std::vector<double> values, double p);
 
 /// The sub-commands of `troupe bench`.
 void add_bench_model(CLI::App& bench, action& chosen);  // decode, prefill, vision: random weights
+void add_bench_allreduce(CLI::App& bench, action& chosen);  // collectives in graphs, beside NCCL
 void add_bench_load(CLI::App& bench, action& chosen);  // files to device
 void add_bench_picture(CLI::App& bench, action& chosen);  // a picture to its token, decode beside it
 void add_bench_step(CLI::App& bench, action& chosen);  // plan + messages + completion, null devices

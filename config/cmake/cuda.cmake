@@ -24,3 +24,18 @@ if(NOT TROUPE_CUDA STREQUAL "OFF")
   endif()
 endif()
 message(STATUS "CUDA backend: ${TROUPE_HAS_CUDA}")
+
+# NCCL is optional: its header and library may lie beside the toolkit's or with the system's.
+set(TROUPE_HAS_NCCL OFF)
+if(TROUPE_HAS_CUDA)
+  find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  find_library(NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT}/lib)
+  if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
+    file(STRINGS ${NCCL_INCLUDE_DIR}/nccl.h nccl_version REGEX "#define NCCL_VERSION_CODE")
+    string(REGEX MATCH "[0-9]+" nccl_version "${nccl_version}")
+    if(nccl_version GREATER_EQUAL 22700)  # symmetric windows
+      set(TROUPE_HAS_NCCL ON)
+    endif()
+  endif()
+endif()
+message(STATUS "NCCL: ${TROUPE_HAS_NCCL}")

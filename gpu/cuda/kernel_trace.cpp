@@ -83,7 +83,8 @@ void CUPTIAPI take_buffer(CUcontext, uint32_t, uint8_t* buffer, size_t, size_t v
   while (valid > 0 && library().next_record(buffer, valid, &record) == CUPTI_SUCCESS) {
     if (record->kind != CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL) continue;
     const auto* kernel = reinterpret_cast<const CUpti_ActivityKernel10*>(record);
-    target.kernels.push_back({readable(kernel->name), static_cast<int64_t>(kernel->start),
+    target.kernels.push_back({readable(kernel->name), static_cast<int32_t>(kernel->deviceId),
+                              static_cast<int64_t>(kernel->start),
                               static_cast<int64_t>(kernel->end)});
   }
   std::free(buffer);

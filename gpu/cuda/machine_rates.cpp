@@ -1,10 +1,12 @@
 #include "gpu/arena.hpp"
 #include "gpu/cuda/event.hpp"
+#include "gpu/cuda/kernels/flag_trips.hpp"
 #include "gpu/cuda/kernels/read_stream.hpp"
 #include "gpu/cuda/linear.hpp"
 #include "gpu/cuda/status.hpp"
 #include "gpu/cuda/stream.hpp"
 #include "gpu/cuda_backend.hpp"
+#include "gpu/error.hpp"
 
 #include <algorithm>
 #include <functional>
@@ -32,6 +34,13 @@ double fastest(const cuda::stream& work, const std::function<void()>& issue) {
   return static_cast<double>(best) * 1e-3;
 }
 
+int32_t sms_here() {
+  int sms = 0, device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device), "number of SMs");
+  return sms;
+}
+
 }  // namespace
 
 double measure_cuda_read_rate() {
@@ -41,14 +50,40 @@ double measure_cuda_read_rate() {
   const int32_t data = memory.reserve("data", dtype::u8, {bytes});
   const int32_t sink = memory.reserve("sink", dtype::i32, {1});
   memory.seal();
-  int sms = 0, device = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device), "number of SMs");
   const double seconds = fastest(work, [&] {
     cuda::launch_read_stream(memory.view(data).data, bytes, memory.view(sink).as<uint32_t>(),
-                             {work.get(), false, sms});
+                             {work.get(), false, sms_here()});
   });
   return static_cast<double>(bytes) / seconds;
+}
+
+double measure_cuda_link_rate(const std::byte* peer, int64_t bytes) {
+  const cuda::stream work(false);
+  arena memory("link_rate", memory_kind::device);
+  const int32_t sink = memory.reserve("sink", dtype::i32, {1});
+  memory.seal();
+  const double seconds = fastest(work, [&] {
+    cuda::launch_read_stream(peer, bytes, memory.view(sink).as<uint32_t>(),
+                             {work.get(), false, sms_here()});
+  });
+  return static_cast<double>(bytes) / seconds;
+}
+
+double measure_cuda_flag_round_trip(const lane_view& lane) {
+  constexpr int32_t trips = 10'000;
+  const cuda::stream work(false);
+  arena memory("flag_round_trip", memory_kind::device);
+  const int32_t elapsed = memory.reserve("elapsed", dtype::i64, {1});
+  memory.seal();
+  cuda::launch_flag_trips(lane, trips, memory.view(elapsed).as<uint64_t>(),
+                          {work.get(), false, 1});
+  uint64_t elapsed_ns = 0;
+  check(cudaMemcpyAsync(&elapsed_ns, memory.view(elapsed).data, sizeof elapsed_ns,
+                        cudaMemcpyDeviceToHost, work.get()),
+        "cudaMemcpyAsync");
+  check(cudaStreamSynchronize(work.get()), "flag round trips");
+  if (elapsed_ns == 0) throw error("flags got no answer from another rank");
+  return static_cast<double>(elapsed_ns) * 1e-9 / (trips - 1);
 }
 
 double measure_cuda_copy_rate() {
