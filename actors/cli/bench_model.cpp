@@ -34,11 +34,12 @@ void profile(const model_bench_options& options, double wall_seconds,
   print_row({"  wall over GPU time", fmt::format("{:.4f}", wall_seconds / gpu_seconds), "", 0});
 }
 
-int bench_decode(const model_bench_options& options) {
+/// Prints what a group of ranks takes, and returns the median seconds of a step.
+double measure_decode(const model_bench_options& options, int32_t ranks) {
   const auto model = config::named_model_config(options.shape);
-  const auto backend = options.backend();
-  gpu::use_device(backend);
-  const double read_rate = read_rate_of(backend);
+  const auto where = options.placement(ranks);
+  gpu::use_device(where.shard(0));
+  const double read_rate = read_rate_of(where.shard(0));
   // The first sequences generate while the last prompts are still computed, so many tokens more.
   const int32_t prefill_steps =
       options.batch * ((options.context + prefill_chunk - 1) / prefill_chunk);
@@ -46,7 +47,7 @@ int bench_decode(const model_bench_options& options) {
   offline_model offline(model,
                         engine_for(options, options.context + generated, options.batch,
                                    options.batch + prefill_chunk),
-                        backend);
+                        where);
   for (int32_t i = 0; i < options.batch; ++i) offline.submit(options.context, generated);
 
   std::vector<double> run_times, wall_times;
@@ -59,10 +60,11 @@ int bench_decode(const model_bench_options& options) {
   }
   config::ensure(!run_times.empty(), "no step decoded {} sequences", options.batch);
   const double bytes = model::decode_bytes(model.text, options.type(), options.type(),
-                                           options.batch, options.context + generated / 2);
+                                           options.batch, options.context + generated / 2) /
+                       ranks;
   const double seconds = quantile(run_times, 0.5), limit = bytes / read_rate;
   print_row(
-      {fmt::format("decode {}", describe_shape(options)),
+      {fmt::format("decode {}", describe_shape(options, ranks)),
        fmt::format("batch {} context {}: {:.2f} ms", options.batch, options.context, seconds * 1e3),
        fmt::format("{:.2f} ms: {:.3f} GB at {:.1f} GB/s", limit * 1e3, bytes / 1e9,
                    read_rate / 1e9),
@@ -72,31 +74,41 @@ int bench_decode(const model_bench_options& options) {
   print_row({"  wall over run time (planning)",
              fmt::format("{:.4f}", quantile(wall_times, 0.5) / seconds), "", 0});
   profile(options, quantile(wall_times, 0.5), [&] { offline.step(); });
-  return 0;
+  return seconds;
 }
 
-int bench_prefill(const model_bench_options& options) {
+double measure_prefill(const model_bench_options& options, int32_t ranks) {
   const auto model = config::named_model_config(options.shape);
-  const auto backend = options.backend();
-  gpu::use_device(backend);
-  const double matmul_rate = matmul_rate_of(backend, options.type());
-  offline_model offline(model, engine_for(options, options.tokens + 2, 1, options.tokens), backend);
+  const auto where = options.placement(ranks);
+  gpu::use_device(where.shard(0));
+  const double matmul_rate = matmul_rate_of(where.shard(0), options.type());
+  offline_model offline(model, engine_for(options, options.tokens + 2, 1, options.tokens), where);
   std::vector<double> times;
   for (int32_t round = 0; round < std::max(3, options.steps / 8); ++round) {
     offline.submit(options.tokens, 1);
     const auto step = offline.step();
     if (round > 0) times.push_back(step.run_seconds);
   }
-  const double flops = model::prefill_flops(model.text, options.tokens, 0);
-  print_matmul_row(fmt::format("prefill {}", describe_shape(options)),
-                   fmt::format("{} tokens", options.tokens), quantile(times, 0.5), flops,
-                   matmul_rate);
+  const double flops = model::prefill_flops(model.text, options.tokens, 0) / ranks;
+  const double seconds = quantile(times, 0.5);
+  print_matmul_row(fmt::format("prefill {}", describe_shape(options, ranks)),
+                   fmt::format("{} tokens", options.tokens), seconds, flops, matmul_rate);
   offline.submit(options.tokens, 1);
-  profile(options, quantile(times, 0.5), [&] { offline.step(); });
+  profile(options, seconds, [&] { offline.step(); });
+  return seconds;
+}
+
+/// The same work by one group of ranks after the other.
+template <double (*measure)(const model_bench_options&, int32_t)>
+int bench_groups(const model_bench_options& options) {
+  std::vector<rank_time> groups;
+  for (const int32_t ranks : options.ranks) groups.push_back({ranks, measure(options, ranks)});
+  print_scaling(groups);
   return 0;
 }
 
-/// Noise in every slot of staging memory, as an encoder would leave pictures for a tower on `reader`.
+/// Noise in every slot of staging memory, as an encoder would leave pictures for a tower on
+/// `reader`.
 model::vision_staging stage_noise(const config::vision_config& vision, model::patch_grid grid,
                                   gpu::dtype type, gpu::device_kind reader) {
   const model::staging_shape shape{grid.patches(), vision.patch_width(), type};
@@ -112,9 +124,10 @@ void wait_for(gpu::milestone& run) {
   while (!run.passed()) std::this_thread::yield();
 }
 
-/// Seconds of each of `rounds` pictures that keep the tower busy: one is started while another runs.
-std::vector<double> run_in_a_row(model::vision_runner& tower, const std::vector<model::encode_item>& slots,
-                                 int32_t rounds) {
+/// Seconds of each of `rounds` pictures that keep the tower busy: one is started while another
+/// runs.
+std::vector<double> run_in_a_row(model::vision_runner& tower,
+                                 const std::vector<model::encode_item>& slots, int32_t rounds) {
   std::vector<double> times;
   auto running = tower.start({slots[0]});
   auto begin = std::chrono::steady_clock::now();
@@ -191,12 +204,12 @@ int bench_slot(const model_bench_options& options) {
   const auto with_slot = config::named_model_config(options.shape);
   auto without_slot = with_slot;
   without_slot.vision.deepstack_visual_indexes.clear();
-  const auto backend = options.backend();
-  gpu::use_device(backend);
+  const auto where = options.placement(1);
+  gpu::use_device(where.shard(0));
   const int32_t generated = options.batch + options.steps + 2;
   const auto engine = engine_for(options, options.context + generated, options.batch,
                                  options.batch + prefill_chunk);
-  offline_model with(with_slot, engine, backend), without(without_slot, engine, backend);
+  offline_model with(with_slot, engine, where), without(without_slot, engine, where);
   for (auto* offline : {&with, &without})
     for (int32_t i = 0; i < options.batch; ++i) offline->submit(options.context, generated);
   const auto times = decode_in_turn({&with, &without}, options.batch, options.steps);
@@ -214,7 +227,7 @@ int bench_slot(const model_bench_options& options) {
 void add_bench_model(CLI::App& bench, action& chosen) {
   const auto options = std::make_shared<model_bench_options>();
   auto* decode = add_model_bench(bench, chosen, "decode", "One decode step beside the memory rate",
-                                 bench_decode, options);
+                                 bench_groups<measure_decode>, options);
   auto* slot = add_model_bench(bench, chosen, "slot",
                                "A text-only decode step with and without the deepstack slot",
                                bench_slot, options);
@@ -224,7 +237,8 @@ void add_bench_model(CLI::App& bench, action& chosen) {
         ->check(CLI::PositiveNumber);
   }
   auto* prefill = add_model_bench(bench, chosen, "prefill", "One prompt beside the matmul rate",
-                                  bench_prefill, options);
+                                  bench_groups<measure_prefill>, options);
+  for (auto* command : {decode, prefill}) add_ranks(*command, options);
   prefill->add_option("--tokens", options->tokens, "prompt length")->check(CLI::PositiveNumber);
   auto* vision = add_model_bench(bench, chosen, "vision", "One picture beside the matmul rate",
                                  bench_vision, options);

@@ -79,13 +79,14 @@ plan::prompt picture_prompt(const config::model_config& model, model::patch_grid
 
 /// Model and tower on one device, and the picture that they are given again and again.
 struct picture_bench {
-  explicit picture_bench(const model_bench_options& chosen);
+  picture_bench(const model_bench_options& chosen, int32_t num_ranks);
 
   /// From patches on the host to the token on the host.
   void compute_first_token(const model::patch_rows& pixels);
   int32_t prompt_tokens() const { return options.tokens + grid.visual_tokens(merge); }
 
   model_bench_options options;
+  int32_t ranks;  // of the text model; the tower lives beside the first
   config::checkpoint_config checkpoint;
   int32_t merge;
   model::patch_grid grid;
@@ -116,22 +117,23 @@ offline_tower::settings tower_settings(const picture_bench& bench) {
   chosen.runner.activation = bench.options.type();
   chosen.runner.max_patches = bench.grid.patches();
   chosen.runner.max_segments = bench.grid.t;
-  chosen.backend = bench.options.backend();
+  chosen.backend = bench.options.placement(bench.ranks).shard(0);
   chosen.backend.background = true;
   chosen.pool_rows = picture_rows::pool_rows(bench.grid.visual_tokens(bench.merge));
   chosen.pool_descriptor = bench.text.visual_pool_descriptor();
   return chosen;
 }
 
-picture_bench::picture_bench(const model_bench_options& chosen)
+picture_bench::picture_bench(const model_bench_options& chosen, int32_t num_ranks)
     : options(chosen),
+      ranks(num_ranks),
       checkpoint(shape_checkpoint(config::named_model_config(options.shape))),
       merge(checkpoint.model.vision.spatial_merge_size),
       grid(model::image_grid({options.height, options.width}, checkpoint.preprocessor)),
       patches(random_patches(checkpoint.model.vision, grid, options.type())),
       places(grid.visual_tokens(merge)),
       text(checkpoint.model, engine_with_pictures(options, grid.visual_tokens(merge)),
-           options.backend()),
+           options.placement(ranks)),
       tower(tower_settings(*this)) {}
 
 void picture_bench::compute_first_token(const model::patch_rows& pixels) {
@@ -197,21 +199,23 @@ class picture_worker {
   std::shared_ptr<const actors::completion_request> request_;
 };
 
-void measure_first_token(picture_bench& bench, double matmul_rate) {
+/// Median seconds from patches.
+double measure_first_token(picture_bench& bench, double matmul_rate) {
   const auto& model = bench.checkpoint.model;
   const int32_t rounds = std::max(3, bench.options.steps / 32);
   const double flops = model::vision_flops(model.vision, {bench.grid}) +
-                       model::prefill_flops(model.text, bench.prompt_tokens(), 0);
+                       model::prefill_flops(model.text, bench.prompt_tokens(), 0) / bench.ranks;
   const auto size = fmt::format("{}x{} + {} tokens", bench.options.width, bench.options.height,
                                 bench.options.tokens);
   const double seconds = median_seconds(rounds, [&] { bench.compute_first_token(bench.patches); });
-  print_matmul_row(fmt::format("picture {}", describe_shape(bench.options)), size, seconds, flops,
-                   matmul_rate);
+  print_matmul_row(fmt::format("picture {}", describe_shape(bench.options, bench.ranks)), size,
+                   seconds, flops, matmul_rate);
   picture_worker worker(bench);
   const double with_decoding =
       median_seconds(rounds, [&] { bench.compute_first_token(*worker.process()); });
   print_matmul_row(fmt::format("  from a JPEG of {} KB", worker.encoded_bytes() / 1024), size,
                    with_decoding, flops, matmul_rate);
+  return seconds;
 }
 
 /// What comes beside the sequences that decode.
@@ -311,9 +315,13 @@ void measure_decode_beside_pictures(picture_bench& bench, int32_t batch) {
 int bench_picture(const model_bench_options& options) {
   gpu::use_device(options.backend());
   const double matmul_rate = matmul_rate_of(options.backend(), options.type());
-  picture_bench bench(options);
-  measure_first_token(bench, matmul_rate);
-  for (const int32_t batch : {1, sequences_max}) measure_decode_beside_pictures(bench, batch);
+  std::vector<rank_time> groups;
+  for (const int32_t ranks : options.ranks) {
+    picture_bench bench(options, ranks);
+    groups.push_back({ranks, measure_first_token(bench, matmul_rate)});
+    for (const int32_t batch : {1, sequences_max}) measure_decode_beside_pictures(bench, batch);
+  }
+  print_scaling(groups);
   return 0;
 }
 
@@ -329,6 +337,7 @@ void add_bench_picture(CLI::App& bench, action& chosen) {
       add_model_bench(bench, chosen, "picture",
                       "A picture and text to the first token, and decode steps while pictures come",
                       bench_picture, options);
+  add_ranks(*command, options);
   command->add_option("--height", options->height, "pixels")->check(CLI::PositiveNumber);
   command->add_option("--width", options->width, "pixels")->check(CLI::PositiveNumber);
   command->add_option("--tokens", options->tokens, "text tokens beside the picture")

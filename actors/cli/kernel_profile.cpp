@@ -91,7 +91,8 @@ void write_picture(const std::string& path, const std::vector<gpu::kernel_run>& 
 }  // namespace
 
 double print_kernel_profile(const std::function<void()>& run, const std::string& picture) {
-  const auto kernels = gpu::record_cuda_kernels(run);
+  auto kernels = gpu::record_cuda_kernels(run);
+  std::erase_if(kernels, [](const auto& kernel) { return kernel.device != 0; });
   if (kernels.empty()) throw std::runtime_error("no kernel was recorded");
   const auto span = static_cast<double>(last_end(kernels) - kernels.front().begin_ns);
   fmt::print("\n{:<60} {:>6} {:>10} {:>9} {:>7}\n", "kernel", "runs", "time us", "us each",

@@ -1,7 +1,6 @@
 #include "actors/cli/model_bench.hpp"
 
 #include "actors/cli/bench.hpp"
-#include "actors/placement.hpp"
 #include "gpu/bfloat16.hpp"
 #include "gpu/cpu/machine_rates.hpp"
 #include "gpu/cuda_backend.hpp"
@@ -13,14 +12,16 @@
 
 namespace troupe::cli {
 
-gpu::backend_options model_bench_options::backend() const {
+actors::placement model_bench_options::placement(int32_t num_ranks) const {
   config::engine_config engine;
   if (device != "auto")
     engine.parallel.device =
         device == "cuda" ? config::device_choice::cuda : config::device_choice::cpu;
-  auto chosen = actors::place(engine).shard(0);
-  chosen.num_threads = threads;
-  return chosen;
+  engine.parallel.tensor = num_ranks;
+  engine.parallel.isolation = config::isolation_mode::thread;
+  auto where = actors::place(engine);
+  if (threads > 0) where.num_cores = threads * num_ranks;
+  return where;
 }
 
 config::engine_config engine_for(const model_bench_options& options, int64_t max_model_len,
@@ -36,11 +37,28 @@ config::engine_config engine_for(const model_bench_options& options, int64_t max
   return engine;
 }
 
-std::string describe_shape(const model_bench_options& options) {
-  if (options.backend().device == gpu::device_kind::cuda)
-    return fmt::format("{} {} on {}", options.shape, options.dtype,
-                       gpu::cuda_devices().front().name);
-  return fmt::format("{} {} on {} threads", options.shape, options.dtype, options.threads);
+std::string describe_shape(const model_bench_options& options, int32_t ranks) {
+  const auto where = options.placement(ranks);
+  const std::string device = where.device == gpu::device_kind::cuda
+                                 ? gpu::cuda_devices().front().name
+                                 : fmt::format("{} threads", where.shard(0).num_threads);
+  const std::string sharing = where.device == gpu::device_kind::cuda && where.num_devices < ranks
+                                  ? fmt::format(" on {} devices", where.num_devices)
+                                  : "";
+  return fmt::format("{} {} on {}{}", options.shape, options.dtype, device,
+                     ranks == 1 ? "" : fmt::format(", {} ranks{}", ranks, sharing));
+}
+
+void print_scaling(const std::vector<rank_time>& groups) {
+  for (size_t i = 1; i < groups.size(); ++i) {
+    const auto& [ranks, seconds] = groups[i];
+    const auto& base = groups.front();
+    print_row(
+        {fmt::format("  scaling efficiency, {} to {} ranks", base.ranks, ranks),
+         fmt::format("{:.1f} %: {:.2f} times as fast",
+                     100 * base.seconds * base.ranks / (seconds * ranks), base.seconds / seconds),
+         "", 0});
+  }
 }
 
 double read_rate_of(const gpu::backend_options& backend) {
@@ -69,8 +87,8 @@ model::patch_rows random_patches(const config::vision_config& vision, model::pat
   model::patch_rows rows{grid, type, {}};
   std::mt19937 random(1);
   std::uniform_real_distribution<float> value(-1, 1);
-  rows.pixels.resize(static_cast<size_t>(int64_t{grid.patches()} * vision.patch_width() *
-                                         gpu::size_of(type)));
+  rows.pixels.resize(
+      static_cast<size_t>(int64_t{grid.patches()} * vision.patch_width() * gpu::size_of(type)));
   if (type == gpu::dtype::f32)
     for (float& pixel : rows.values<float>()) pixel = value(random);
   else
@@ -92,14 +110,24 @@ CLI::App* add_model_bench(CLI::App& bench, action& chosen, const char* name, con
       ->capture_default_str();
   command->add_flag("--profile", options->profile, "then list the CUDA kernels of one more run");
   command->add_option("--profile-picture", options->picture, "and draw them into this SVG file");
-  command->add_option("--threads", options->threads, "threads of the rank")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  command
+      ->add_option("--threads", options->threads,
+                   "threads of a rank, if not its share of the cores")
+      ->check(CLI::PositiveNumber);
   command->add_option("--steps", options->steps, "measured steps")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->callback([&chosen, run, options] { chosen = [run, options] { return run(*options); }; });
   return command;
+}
+
+void add_ranks(CLI::App& command, const std::shared_ptr<model_bench_options>& options) {
+  command
+      .add_option("--ranks", options->ranks,
+                  "tensor-parallel groups of so many ranks: 1,2 measures both and how it scales")
+      ->delimiter(',')
+      ->check(CLI::Range(1, gpu::max_ranks))
+      ->capture_default_str();
 }
 
 }  // namespace troupe::cli

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/cli/commands.hpp"
+#include "actors/placement.hpp"
 #include "config/engine_config.hpp"
 #include "config/model_config.hpp"
 #include "gpu/backend.hpp"
@@ -12,7 +13,7 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <thread>
+#include <vector>
 
 namespace troupe::cli {
 
@@ -22,8 +23,9 @@ struct model_bench_options {
   std::string dtype = "bfloat16";
   std::string device = "auto";
   bool profile = false;
-  std::string picture;  // of the profile
-  int32_t threads = static_cast<int32_t>(std::thread::hardware_concurrency());
+  std::string picture;            // of the profile
+  int32_t threads = 0;            // of each rank; 0: its share of the cores
+  std::vector<int32_t> ranks{1};  // of tensor-parallel groups, one measured after the other
   int32_t batch = 1;
   int32_t context = 512;
   int32_t steps = 32;
@@ -34,12 +36,22 @@ struct model_bench_options {
   std::string folder;                 // of a checkpoint; empty: random weights of the shape
   std::string scratch = "/dev/shm";   // for what is written
 
-  gpu::backend_options backend() const;
+  /// Where the ranks of a group run: threads, with a device each if there are as many.
+  actors::placement placement(int32_t num_ranks) const;
+  gpu::backend_options backend() const { return placement(1).shard(0); }
   gpu::dtype type() const { return dtype == "float32" ? gpu::dtype::f32 : gpu::dtype::bf16; }
 };
 
-/// "8b bfloat16 on NVIDIA H100".
-std::string describe_shape(const model_bench_options& options);
+/// "8b bfloat16 on NVIDIA H100, 2 ranks".
+std::string describe_shape(const model_bench_options& options, int32_t ranks = 1);
+
+/// Median seconds that a group of some ranks takes for the same work.
+struct rank_time {
+  int32_t ranks = 1;
+  double seconds = 0;
+};
+/// How much of its ranks each group makes use of, against the first.
+void print_scaling(const std::vector<rank_time>& groups);
 
 /// Settings of an engine that has room for this and no more.
 config::engine_config engine_for(const model_bench_options& options, int64_t max_model_len,
@@ -63,5 +75,8 @@ using model_bench_function = int (*)(const model_bench_options&);
 CLI::App* add_model_bench(CLI::App& bench, action& chosen, const char* name, const char* help,
                           model_bench_function run,
                           const std::shared_ptr<model_bench_options>& options);
+
+/// Lets `command` take several groups of ranks.
+void add_ranks(CLI::App& command, const std::shared_ptr<model_bench_options>& options);
 
 }  // namespace troupe::cli

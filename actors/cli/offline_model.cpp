@@ -1,12 +1,12 @@
 #include "actors/cli/offline_model.hpp"
 
 #include "actors/cli/elapsed.hpp"
-#include "actors/placement.hpp"
 #include "config/ensure.hpp"
 #include "gpu/backend.hpp"
 #include "gpu/cuda_backend.hpp"
 #include "model/weights/model_weights.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <random>
 #include <utility>
@@ -18,10 +18,21 @@ using clock = std::chrono::steady_clock;
 
 constexpr uint64_t weights_seed = 1;
 constexpr std::chrono::hours no_deadline{24};
+constexpr std::chrono::minutes collective_timeout{1};
 
-int64_t free_bytes(const gpu::backend_options& backend) {
-  return backend.device == gpu::device_kind::cuda ? gpu::free_cuda_bytes(backend.cuda_device)
-                                                  : model::available_memory_bytes();
+int64_t free_bytes(const actors::placement& where) {
+  if (where.device == gpu::device_kind::cpu) return model::available_memory_bytes();
+  int64_t bytes = 0;
+  for (int32_t device = 0; device < where.num_devices; ++device)
+    bytes += gpu::free_cuda_bytes(device);
+  return bytes;
+}
+
+model::engine_limits limits_of(config::engine_config engine, const config::model_config& model,
+                               const actors::placement& where) {
+  engine.parallel.tensor = where.tp_size;
+  return model::derive_limits(actors::with_device_defaults(std::move(engine), where.device),
+                              shape_checkpoint(model), free_bytes(where));
 }
 
 }  // namespace
@@ -47,20 +58,26 @@ std::vector<int32_t> random_tokens(int32_t count, int32_t vocab_size, uint64_t s
 }
 
 offline_model::offline_model(const config::model_config& model, const config::engine_config& engine,
-                             const gpu::backend_options& backend)
-    : limits_(model::derive_limits(actors::with_device_defaults(engine, backend.device),
-                                   shape_checkpoint(model), free_bytes(backend))) {
-  model::runner_options options;
-  options.activation = limits_.activation;
-  options.eager = engine.limits.eager;
-  model::visual_pool pool(model, limits_.activation, limits_.plan.visual_pool_rows,
-                          gpu::shared_memory_on(backend.device));
-  pool_descriptor_ = pool.file_descriptor();
-  runner_ =
-      std::make_unique<model::model_runner>(gpu::make_operations(backend), model, limits_.plan,
-                                            model::random_text_weights(model, weights_seed, 0, 1),
-                                            nullptr, std::move(pool), std::move(options));
-  runner_->capture({});
+                             const actors::placement& where)
+    : limits_(limits_of(engine, model, where)),
+      team_(where.tp_size),
+      runners_(static_cast<size_t>(where.tp_size)) {
+  if (where.tp_size > 1)
+    symmetric_.emplace(where.tp_size,
+                       std::vector{model::model_runner::lane(model, limits_.plan, where.tp_size)},
+                       where.symmetric());
+  gpu::use_device(where.shard(0));
+  const auto shared = gpu::shared_memory_on(where.device);
+  const int32_t pool_rows = limits_.plan.visual_pool_rows;
+  pool_.emplace(model, limits_.activation, pool_rows, shared);
+  on_ranks([&](int32_t rank) {
+    gpu::use_device(where.shard(rank));
+    auto own_pool = model::visual_pool::map(model, limits_.activation, pool_rows, shared,
+                                            pool_->file_descriptor());
+    runners_[static_cast<size_t>(rank)] =
+        make_runner(model, engine.limits.eager, where, rank, std::move(own_pool));
+  });
+  on_ranks([&](int32_t rank) { runners_[static_cast<size_t>(rank)]->capture({}); });
 
   scheduling::planner_limits planner;
   planner.plan = limits_.plan;
@@ -71,7 +88,39 @@ offline_model::offline_model(const config::model_config& model, const config::en
   planner_ = std::make_unique<scheduling::step_planner>(std::move(planner));
 }
 
-offline_model::~offline_model() = default;
+offline_model::~offline_model() {
+  team_.run([&](int32_t rank) { runners_[static_cast<size_t>(rank)].reset(); });
+}
+
+std::unique_ptr<model::model_runner> offline_model::make_runner(const config::model_config& model,
+                                                                bool eager,
+                                                                const actors::placement& where,
+                                                                int32_t rank,
+                                                                model::visual_pool pool) const {
+  model::runner_options options;
+  options.activation = limits_.activation;
+  options.eager = eager;
+  std::unique_ptr<transport::symmetric_arena> symmetric;
+  if (symmetric_)
+    symmetric = std::make_unique<transport::symmetric_arena>(
+        rank, symmetric_->file_descriptors(), symmetric_->lanes(), collective_timeout,
+        gpu::shared_memory_on(where.device));
+  return std::make_unique<model::model_runner>(
+      gpu::make_operations(where.shard(rank)), model, limits_.plan,
+      model::random_text_weights(model, weights_seed, rank, where.tp_size), std::move(symmetric),
+      std::move(pool), std::move(options));
+}
+
+void offline_model::on_ranks(const std::function<void(int32_t)>& task) {
+  team_.run([&](int32_t rank) {
+    try {
+      task(rank);
+    } catch (...) {
+      if (symmetric_) symmetric_->abort();
+      throw;
+    }
+  });
+}
 
 uint64_t offline_model::submit(int32_t prompt_tokens, int32_t max_tokens) {
   plan::prompt prompt;
@@ -107,10 +156,19 @@ offline_model::step_times offline_model::step() {
   const auto begin = clock::now();
   const auto plan = planner_->plan_step();
   if (!plan) return times;
-  const auto run_begin = clock::now();
-  const auto result = runner_->run(*plan);
-  times.run_seconds = seconds_since(run_begin);
-  planner_->complete(result);
+  std::vector<double> seconds(runners_.size());
+  std::vector<plan::step_result> results(runners_.size());
+  on_ranks([&](int32_t rank) {
+    const auto index = static_cast<size_t>(rank);
+    team_.meet();
+    const auto run_begin = clock::now();
+    results[index] = runners_[index]->run(*plan);
+    seconds[index] = seconds_since(run_begin);
+  });
+  times.run_seconds = *std::ranges::max_element(seconds);
+  for (const auto& result : results)
+    config::ensure(result.tokens == results.front().tokens, "ranks sampled different tokens");
+  planner_->complete(results.front());
   planner_->take_events();
   times.wall_seconds = seconds_since(begin);
   times.tokens = plan->num_tokens();

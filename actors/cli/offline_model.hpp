@@ -1,24 +1,28 @@
 #pragma once
 
+#include "actors/cli/rank_team.hpp"
+#include "actors/placement.hpp"
 #include "actors/scheduling/step_planner.hpp"
 #include "config/engine_config.hpp"
 #include "config/model_config.hpp"
-#include "gpu/backend.hpp"
 #include "model/engine_limits.hpp"
 #include "model/model_runner.hpp"
+#include "transport/symmetric_arena.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace troupe::cli {
 
-/// Planner and one rank on the calling thread, without actors: random weights of a shape, for
-/// measurements of the model alone.
+/// Planner and ranks, the first on the calling thread, without actors: random weights of a shape,
+/// for measurements of the model alone.
 class offline_model {
  public:
   offline_model(const config::model_config& model, const config::engine_config& engine,
-                const gpu::backend_options& backend);
+                const actors::placement& where);
   ~offline_model();
 
   /// A text request of random tokens that generates exactly `max_tokens`.
@@ -30,21 +34,29 @@ class offline_model {
   struct step_times {
     int32_t tokens = 0;       // computed in the step
     int32_t rows = 0;         // sampled
-    double run_seconds = 0;   // copy of the plan, replay, results
-    double wall_seconds = 0;  // with planning
+    double run_seconds = 0;   // copy of the plan, replay, results: of the slowest rank
+    double wall_seconds = 0;  // with planning, and until all ranks have begun
   };
   /// One step; tokens 0 when nothing is left to do.
   step_times step();
 
   const model::engine_limits& limits() const { return limits_; }
   /// What a vision tower maps the pool by.
-  int visual_pool_descriptor() const { return pool_descriptor_; }
+  int visual_pool_descriptor() const { return pool_->file_descriptor(); }
 
  private:
+  std::unique_ptr<model::model_runner> make_runner(const config::model_config& model, bool eager,
+                                                   const actors::placement& where, int32_t rank,
+                                                   model::visual_pool pool) const;
+  /// A rank that fails takes the others out of their waits.
+  void on_ranks(const std::function<void(int32_t)>& task);
+
   model::engine_limits limits_;
-  std::unique_ptr<model::model_runner> runner_;
+  std::optional<transport::symmetric_memory> symmetric_;  // of more than one rank
+  std::optional<model::visual_pool> pool_;                // which every rank maps
+  rank_team team_;
+  std::vector<std::unique_ptr<model::model_runner>> runners_;  // [rank], each on its thread
   std::unique_ptr<scheduling::step_planner> planner_;
-  int pool_descriptor_ = -1;  // owned by the runner's pool
   uint64_t next_id_ = 1;
 };
 
