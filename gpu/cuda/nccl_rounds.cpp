@@ -79,7 +79,8 @@ class captured_rounds final : public repeated_run {
     fill_random(messages_.input, work_.get());
     communicator->all_reduce(messages_.output, messages_.input, work_.get());
     check(cudaStreamSynchronize(work_.get()), "the first all-reduce of NCCL");
-    check(cudaStreamBeginCapture(work_.get(), cudaStreamCaptureModeThreadLocal),
+    // Calls of a non-blocking communicator launch from a thread of the library's.
+    check(cudaStreamBeginCapture(work_.get(), cudaStreamCaptureModeRelaxed),
           "cudaStreamBeginCapture");
     cudaGraph_t graph = nullptr;
     try {
