@@ -54,16 +54,25 @@ int64_t largest_message(gpu::device_kind device) {
   return elements;
 }
 
-/// What rank `rank` has in matrix `part`: fractions and magnitudes such that the order of a sum
-/// matters.
-float part_value(int32_t part, int32_t rank, int64_t row, int64_t column) {
-  const auto place =
-      static_cast<uint64_t>((part * gpu::max_ranks + rank) * row_period + row % row_period) *
-          column_period +
-      static_cast<uint64_t>(column % column_period);
-  const uint64_t bits = (place + 1) * 0x9e3779b97f4a7c15U;
-  const auto fraction = static_cast<float>(static_cast<int32_t>(bits >> 40) - (1 << 23)) * 0x1p-23F;
-  return fraction * static_cast<float>(1 << (bits % 5));
+/// One value of each kind that a rank has in a matrix: fractions and magnitudes such that the order
+/// of a sum matters.
+std::vector<float> make_part_values() {
+  std::vector<float> values;
+  for (uint64_t place = 1;
+       place <= uint64_t{num_parts} * gpu::max_ranks * row_period * column_period; ++place) {
+    const uint64_t bits = place * 0x9e3779b97f4a7c15U;
+    const auto fraction =
+        static_cast<float>(static_cast<int32_t>(bits >> 40) - (1 << 23)) * 0x1p-23F;
+    values.push_back(fraction * static_cast<float>(1 << (bits % 5)));
+  }
+  return values;
+}
+
+/// What rank `rank` has in a row of matrix `part`: one period of columns.
+const float* part_row(int32_t part, int32_t rank, int64_t row) {
+  static const std::vector<float> values = make_part_values();
+  const int64_t place = (int64_t{part} * gpu::max_ranks + rank) * row_period + row % row_period;
+  return values.data() + place * column_period;
 }
 float pool_value(int32_t level, int64_t row, int64_t column) {
   return static_cast<float>((level * 31 + row * 7 + column % column_period) % 64) * 0.125F - 4;
@@ -136,26 +145,29 @@ class reference {
       expected.residual[static_cast<size_t>(column)] = rounded(type_, initial_value(row, column));
     for (const auto& op : ops_) {
       if (row >= counts[static_cast<size_t>(op.count)]) continue;
-      for (int32_t column = 0; column < column_period; ++column)
-        op.gather ? gather(expected, op, row, column) : reduce(expected, op, row, column);
+      op.gather ? gather(expected, op, row) : reduce(expected, op, row);
     }
     return expected;
   }
 
  private:
-  void reduce(expected_rows& expected, const collective& op, int64_t row, int32_t column) const {
-    float sum = 0;
-    for (int32_t rank = 0; rank < ranks_; ++rank) sum += part_value(op.part, rank, row, column);
-    float& residual = expected.residual[static_cast<size_t>(column)];
-    residual = rounded(type_, residual + rounded(type_, sum));
+  void reduce(expected_rows& expected, const collective& op, int64_t row) const {
+    row_values sums{};
+    for (int32_t rank = 0; rank < ranks_; ++rank) add(sums, part_row(op.part, rank, row));
     const int32_t pool_row = pool_row_of(row);
-    if (op.level < 0 || pool_row < 0) return;
-    residual = rounded(type_, residual + rounded(type_, pool_value(op.level, pool_row, column)));
+    for (int32_t column = 0; column < column_period; ++column) {
+      float& residual = expected.residual[static_cast<size_t>(column)];
+      residual = rounded(type_, residual + rounded(type_, sums[static_cast<size_t>(column)]));
+      if (op.level < 0 || pool_row < 0) continue;
+      residual = rounded(type_, residual + rounded(type_, pool_value(op.level, pool_row, column)));
+    }
   }
-  void gather(expected_rows& expected, const collective& op, int64_t row, int32_t column) const {
+  void gather(expected_rows& expected, const collective& op, int64_t row) const {
     for (int32_t rank = 0; rank < ranks_; ++rank)
-      expected.gathered[static_cast<size_t>(rank)][static_cast<size_t>(column)] +=
-          part_value(op.part, rank, row, column);
+      add(expected.gathered[static_cast<size_t>(rank)], part_row(op.part, rank, row));
+  }
+  static void add(row_values& sums, const float* part) {
+    for (size_t column = 0; column < sums.size(); ++column) sums[column] += part[column];
   }
 
   const std::vector<collective>& ops_;
@@ -163,18 +175,27 @@ class reference {
   int32_t ranks_;
 };
 
+void store(std::byte* place, gpu::dtype type, double value) {
+  const auto put = [&](const auto stored) { std::memcpy(place, &stored, sizeof stored); };
+  if (type == gpu::dtype::f32)
+    put(static_cast<float>(value));
+  else if (type == gpu::dtype::bf16)
+    put(gpu::to_bfloat16(static_cast<float>(value)));
+  else
+    put(static_cast<int32_t>(value));
+}
+
 /// `width` values with the period of columns, as they lie in memory.
 std::vector<std::byte> bytes_of(const row_values& values, int64_t width, gpu::dtype type) {
-  std::vector<std::byte> bytes(static_cast<size_t>(width * gpu::size_of(type)));
-  for (int64_t column = 0; column < width; ++column) {
-    const float value = values[static_cast<size_t>(column % column_period)];
-    if (type == gpu::dtype::f32)
-      std::memcpy(bytes.data() + column * 4, &value, 4);
-    else {
-      const auto half = gpu::to_bfloat16(value);
-      std::memcpy(bytes.data() + column * 2, &half, 2);
-    }
-  }
+  const auto size = gpu::size_of(type);
+  std::vector<std::byte> bytes(static_cast<size_t>(std::max<int64_t>(width, column_period) * size));
+  for (int32_t column = 0; column < column_period; ++column)
+    store(bytes.data() + column * size, type,
+          static_cast<double>(values[static_cast<size_t>(column)]));
+  bytes.resize(static_cast<size_t>(width * size));
+  // Whole periods, twice as many each time.
+  for (auto filled = static_cast<size_t>(column_period * size); filled < bytes.size(); filled *= 2)
+    std::memcpy(bytes.data() + filled, bytes.data(), std::min(filled, bytes.size() - filled));
   return bytes;
 }
 
@@ -195,19 +216,9 @@ class tensors {
     const gpu::tensor_view view = add(type, extents);
     std::vector<std::byte> host(static_cast<size_t>(view.span_bytes()));
     for (int64_t row = 0; row < view.rows(); ++row)
-      for (int64_t column = 0; column < view.width(); ++column) {
-        auto* place = host.data() + (row * view.row_stride + column) * gpu::size_of(type);
-        if (type == gpu::dtype::f32) {
-          const auto stored = static_cast<float>(value(row, column));
-          std::memcpy(place, &stored, sizeof stored);
-        } else if (type == gpu::dtype::bf16) {
-          const auto stored = gpu::to_bfloat16(static_cast<float>(value(row, column)));
-          std::memcpy(place, &stored, sizeof stored);
-        } else {
-          const auto stored = static_cast<int32_t>(value(row, column));
-          std::memcpy(place, &stored, sizeof stored);
-        }
-      }
+      for (int64_t column = 0; column < view.width(); ++column)
+        store(host.data() + (row * view.row_stride + column) * gpu::size_of(type), type,
+              static_cast<double>(value(row, column)));
     backend_.upload(view, host.data(), std::ssize(host));
     backend_.synchronize();
     return view;
@@ -233,6 +244,7 @@ struct operand_set {
   gpu::tensor_view initial, zeros, identity, residual, normed, weight, row_map, pool, gathered, sum;
   std::array<gpu::tensor_view, num_counts> counts;
   gpu::tensor_view all_rows;
+  std::shared_ptr<std::byte> found_residual, found_sum, found_normed;  // what was fetched
 
   operand_set(gpu::operations& backend, shape wanted, gpu::dtype dtype, const gpu::lane_view& lane)
       : extents(wanted), type(dtype), ranks(lane.size), memory(backend) {
@@ -240,7 +252,7 @@ struct operand_set {
     const auto f32 = gpu::dtype::f32, i32 = gpu::dtype::i32;
     for (int32_t part = 0; part < num_parts; ++part)
       parts.push_back(memory.add_filled(f32, {rows, width}, [&](int64_t row, int64_t column) {
-        return part_value(part, lane.rank, row, column);
+        return part_row(part, lane.rank, row)[column % column_period];
       }));
     initial = memory.add_filled(type, {rows, width}, initial_value);
     zeros = memory.add(f32, {rows, ranks * width});
@@ -257,6 +269,9 @@ struct operand_set {
     sum = memory.add(f32, {rows, ranks * width});
     for (auto& count : counts) count = memory.add(i32, {1});
     all_rows = memory.add_filled(i32, {1}, [&](int64_t, int64_t) { return rows; });
+    found_residual = backend.host_staging(residual.span_bytes());
+    found_sum = backend.host_staging(sum.span_bytes());
+    found_normed = backend.host_staging(normed.span_bytes());
   }
 
   static gpu::live_count live(const gpu::tensor_view& count) { return {count.as<const int32_t>()}; }
@@ -289,25 +304,21 @@ class collective_graph {
 
   /// Holds what the last replay left against the reference.
   void check(const live_counts& counts, collective_outcome& outcome) {
-    fetch(residual_, set_->residual);
-    fetch(sum_, set_->sum);
-    fetch(normed_, set_->normed);
-    backend_.synchronize();
-    outcome.collectives += std::ssize(ops_);
     const auto [rows, width] = set_->extents;
     const int64_t row_bytes = width * gpu::size_of(set_->type);
-    // The rows that some all-reduce of this replay normed.
-    int64_t normed_rows = 0;
-    for (const auto& op : ops_)
-      if (!op.gather)
-        normed_rows = std::max<int64_t>(normed_rows, counts[static_cast<size_t>(op.count)]);
-    outcome.digest = XXH3_64bits_withSeed(
-        normed_.data(), static_cast<size_t>(normed_rows * row_bytes), outcome.digest);
+    const int64_t normed_bytes = normed_rows(counts) * row_bytes;
+    backend_.download(set_->found_residual.get(), set_->residual, set_->residual.span_bytes());
+    backend_.download(set_->found_sum.get(), set_->sum, set_->sum.span_bytes());
+    backend_.download(set_->found_normed.get(), set_->normed, normed_bytes);
+    backend_.synchronize();
+    outcome.collectives += std::ssize(ops_);
+    outcome.digest = XXH3_64bits_withSeed(set_->found_normed.get(),
+                                          static_cast<size_t>(normed_bytes), outcome.digest);
     known_.clear();
     for (int64_t row = 0; row < rows; ++row) {
       const auto& expected = expectation(row, counts);
-      const bool right = equal(residual_, row * row_bytes, expected.first) &&
-                         equal(sum_, row * std::ssize(expected.second), expected.second);
+      const bool right = equal(set_->found_residual, row * row_bytes, expected.first) &&
+                         equal(set_->found_sum, row * std::ssize(expected.second), expected.second);
       if (right) continue;
       if (outcome.wrong_rows++ == 0)
         outcome.first_wrong = fmt::format("row {} of {} x {}, {} live, after {} collectives", row,
@@ -342,14 +353,17 @@ class collective_graph {
       backend_.upload(set_->counts[i], &counts_[i], sizeof counts_[i]);
   }
 
-  void fetch(std::vector<std::byte>& target, const gpu::tensor_view& source) {
-    target.resize(static_cast<size_t>(source.span_bytes()));
-    backend_.download(target.data(), source, source.span_bytes());
+  /// The rows that some all-reduce normed.
+  int64_t normed_rows(const live_counts& counts) const {
+    int64_t rows = 0;
+    for (const auto& op : ops_)
+      if (!op.gather) rows = std::max<int64_t>(rows, counts[static_cast<size_t>(op.count)]);
+    return rows;
   }
 
-  static bool equal(const std::vector<std::byte>& found, int64_t offset,
+  static bool equal(const std::shared_ptr<std::byte>& found, int64_t offset,
                     const std::vector<std::byte>& expected) {
-    return std::memcmp(found.data() + offset, expected.data(), expected.size()) == 0;
+    return std::memcmp(found.get() + offset, expected.data(), expected.size()) == 0;
   }
 
   /// Rows at one place of the period, under the same live counts, are alike.
@@ -373,7 +387,6 @@ class collective_graph {
   gpu::lane_view lane_;
   live_counts counts_{};
   std::optional<gpu::captured_graph> graph_;
-  std::vector<std::byte> residual_, sum_, normed_;
   std::map<int64_t, expected_bytes> known_;
 };
 

@@ -120,7 +120,7 @@ void run_as_processes(const collective_task& task) {
 /// Processes that share a device run in turns of milliseconds, and each wait takes some of them.
 int64_t collectives_of_processes(int32_t ranks) {
   const bool own_devices = std::ssize(gpu::cuda_devices()) >= ranks;
-  return collectives(5000, own_devices ? 1'000'000 : 300);
+  return collectives(2000, own_devices ? 1'000'000 : 300);
 }
 
 }  // namespace
@@ -128,11 +128,11 @@ int64_t collectives_of_processes(int32_t ranks) {
 BOOST_AUTO_TEST_SUITE(random_collectives_test)
 
 BOOST_AUTO_TEST_CASE(two_threads) {
-  run_as_threads(make_task(2, collectives(20'000, 1'000'000)));
+  run_as_threads(make_task(2, collectives(10'000, 1'000'000)));
 }
 
 BOOST_AUTO_TEST_CASE(four_threads) {
-  run_as_threads(make_task(4, collectives(10'000, 100'000)));
+  run_as_threads(make_task(4, collectives(4'000, 100'000)));
 }
 
 BOOST_AUTO_TEST_CASE(two_processes) {
