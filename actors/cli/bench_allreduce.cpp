@@ -1,9 +1,8 @@
 #include "actors/cli/bench.hpp"
 #include "actors/cli/elapsed.hpp"
+#include "actors/cli/exchanging_rank.hpp"
 #include "actors/cli/rank_team.hpp"
-#include "config/ensure.hpp"
 #include "config/error.hpp"
-#include "gpu/backend.hpp"
 #include "gpu/cuda_backend.hpp"
 #include "gpu/error.hpp"
 #include "gpu/nccl.hpp"
@@ -15,9 +14,7 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
-#include <limits>
 #include <memory>
-#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -26,8 +23,7 @@
 namespace troupe::cli {
 namespace {
 
-constexpr int32_t pool_rows = 8;  // the slot is there; no row of it is added
-constexpr std::chrono::seconds timeout{20};
+constexpr std::chrono::seconds nccl_timeout{20};
 constexpr int64_t link_bytes = int64_t{256} << 20;
 
 struct allreduce_options {
@@ -118,89 +114,6 @@ std::vector<message> messages_of(const allreduce_options& options, gpu::device_k
   return messages;
 }
 
-/// One rank's memory, backend and graphs. Lives on the rank's thread.
-class exchanging_rank {
- public:
-  exchanging_rank(const allreduce_options& options, int32_t rank, int64_t rows_max,
-                  const gpu::backend_options& backend, const transport::symmetric_memory& group)
-      : symmetric_(rank, group.file_descriptors(), group.lanes(), timeout,
-                   gpu::shared_memory_on(backend.device)),
-        lane_(symmetric_.take_lane("text")),
-        flags_(symmetric_.take_lane("flags")),
-        backend_(gpu::make_operations(backend)),
-        memory_("bench", backend_->memory()) {
-    using gpu::dtype;
-    const int64_t width = options.width;
-    const auto type = options.type();
-    const int32_t partial = memory_.reserve("partial", dtype::f32, {rows_max, width});
-    const int32_t residual = memory_.reserve("residual", type, {rows_max, width});
-    const int32_t normed = memory_.reserve("normed", type, {rows_max, width});
-    const int32_t gathered =
-        memory_.reserve("gathered", dtype::f32, {rows_max, width * lane_.size});
-    const int32_t weight = memory_.reserve("norm_weight", type, {width});
-    const int32_t pool = memory_.reserve("visual_pool", type, {2, pool_rows, width});
-    const int32_t row_map = memory_.reserve("row_map", dtype::i32, {rows_max});
-    const int32_t live = memory_.reserve("live", dtype::i32, {1});
-    memory_.seal();
-    partial_ = memory_.view(partial);
-    residual_ = memory_.view(residual);
-    normed_ = memory_.view(normed);
-    gathered_ = memory_.view(gathered);
-    weight_ = memory_.view(weight);
-    slot_ = {memory_.view(pool), memory_.view(row_map)};
-    live_ = memory_.view(live);
-  }
-
-  const gpu::lane_view& lane() const { return lane_; }
-  const gpu::lane_view& flags() const { return flags_; }
-
-  void capture_fused(const message& sent, const gpu::lane_view& lane) {
-    capture(sent, [this, rows = sent.rows, lane] {
-      backend_->all_reduce_add_norm(normed_.slice_rows(0, rows), residual_.slice_rows(0, rows),
-                                    partial_.slice_rows(0, rows), weight_, 1e-6F, slot_, -1, lane,
-                                    live_rows());
-    });
-  }
-  void capture_gather(const message& sent) {
-    capture(sent, [this, rows = sent.rows] {
-      backend_->all_gather_columns(gathered_.slice_rows(0, rows), partial_.slice_rows(0, rows),
-                                   lane_, live_rows());
-    });
-  }
-  void replay() {
-    graph_->replay();
-    backend_->synchronize();
-  }
-  void expect_no_failure() {
-    config::ensure(symmetric_.take_status(lane_) == gpu::lane_status::ok,
-                   "a collective of the benchmark lost a rank");
-  }
-
- private:
-  gpu::live_count live_rows() const { return {live_.as<const int32_t>()}; }
-
-  void capture(const message& sent, const std::function<void()>& issue) {
-    const auto rows = static_cast<int32_t>(sent.rows);
-    backend_->upload(live_, &rows, sizeof rows);
-    issue();  // nothing may happen first inside a capture
-    backend_->synchronize();
-    auto leases = symmetric_.leases();
-    leases.push_back(memory_.lease());
-    graph_.reset();
-    backend_->begin_capture(std::move(leases));
-    for (int32_t round = 0; round < sent.rounds; ++round) issue();
-    graph_.emplace(backend_->end_capture("all-reduces"));
-  }
-
-  transport::symmetric_arena symmetric_;
-  gpu::lane_view lane_, flags_;
-  std::unique_ptr<gpu::operations> backend_;
-  gpu::arena memory_;
-  gpu::tensor_view partial_, residual_, normed_, gathered_, weight_, live_;
-  gpu::visual_slot slot_;
-  std::optional<gpu::captured_graph> graph_;
-};
-
 /// Median over replays of the slowest rank's seconds, per round.
 double seconds_per_round(rank_team& team, int32_t replays, int32_t rounds,
                          const std::function<void(int32_t)>& replay) {
@@ -247,7 +160,7 @@ class allreduce_bench {
     on_ranks([&](int32_t rank) {
       gpu::use_device(backends_[static_cast<size_t>(rank)]);
       ranks_[static_cast<size_t>(rank)] = std::make_unique<exchanging_rank>(
-          options_, rank, rows_max(), backends_[static_cast<size_t>(rank)], group_);
+          shape(), rank, backends_[static_cast<size_t>(rank)], group_);
     });
   }
   ~allreduce_bench() {
@@ -273,18 +186,16 @@ class allreduce_bench {
     return backends_.front().device == gpu::device_kind::cuda && !share_devices(backends_);
   }
 
-  int64_t rows_max() const { return std::ranges::max_element(messages_, {}, &message::rows)->rows; }
+  exchanged_rows shape() const {
+    return {options_.type(), options_.width,
+            std::ranges::max_element(messages_, {}, &message::rows)->rows};
+  }
 
   transport::symmetric_memory make_group() const {
-    const int64_t whole_rows = (rows_max() + gpu::max_ranks - 1) / gpu::max_ranks * gpu::max_ranks;
-    const int64_t bytes = whole_rows * options_.width * gpu::size_of(gpu::dtype::f32);
     transport::group_placement where{gpu::shared_memory_on(backends_.front().device), {}};
     for (const auto& own : backends_) where.devices.push_back(own.cuda_device);
-    return {options_.ranks,
-            {{"text", std::max((bytes + 63) / 64 * 64, link_slot_bytes())}, {"flags", 64}},
-            where};
+    return {options_.ranks, exchanging_rank::lanes(shape(), has_link() ? link_bytes : 0), where};
   }
-  int64_t link_slot_bytes() const { return has_link() ? link_bytes : 0; }
 
   /// A rank that fails takes the others out of their waits.
   void on_ranks(const std::function<void(int32_t)>& task) {
@@ -303,7 +214,7 @@ class allreduce_bench {
     std::vector<double> rates(ranks_.size());
     double round_trip = 0;
     on_ranks([&](int32_t rank) {
-      const auto& lane = at(rank).lane();
+      const auto& lane = at(rank).messages();
       const auto next = static_cast<size_t>((rank + 1) % lane.size);
       team_.meet();
       rates[static_cast<size_t>(rank)] =
@@ -329,7 +240,7 @@ class allreduce_bench {
       const auto id = gpu::make_nccl_id();
       team_.run([&](int32_t rank) {
         communicators_[static_cast<size_t>(rank)] =
-            gpu::join_nccl({id, rank, options_.ranks, timeout});
+            gpu::join_nccl({id, rank, options_.ranks, nccl_timeout});
       });
       print_row({"NCCL", gpu::nccl_version(), "", 0});
     } catch (const gpu::error& failure) {
@@ -339,9 +250,8 @@ class allreduce_bench {
   }
   void no_nccl(const std::string& why) { print_row({"NCCL is not measured", why, "", 0}); }
 
-  template <class Capture>
-  double measure_graph(const message& sent, Capture capture) {
-    on_ranks([&](int32_t rank) { capture(at(rank)); });
+  double measure_graph(const message& sent, void (exchanging_rank::*capture)(int64_t, int32_t)) {
+    on_ranks([&](int32_t rank) { (at(rank).*capture)(sent.rows, sent.rounds); });
     const double seconds = seconds_per_round(team_, options_.replays, sent.rounds,
                                              [&](int32_t rank) { at(rank).replay(); });
     on_ranks([&](int32_t rank) { at(rank).expect_no_failure(); });
@@ -349,12 +259,9 @@ class allreduce_bench {
   }
 
   void measure(const message& sent) {
-    const double fused =
-        measure_graph(sent, [&](exchanging_rank& rank) { rank.capture_fused(sent, rank.lane()); });
-    const double local = measure_graph(
-        sent, [&](exchanging_rank& rank) { rank.capture_fused(sent, gpu::lane_view{}); });
-    const double gather =
-        measure_graph(sent, [&](exchanging_rank& rank) { rank.capture_gather(sent); });
+    const double fused = measure_graph(sent, &exchanging_rank::capture_all_reduces);
+    const double local = measure_graph(sent, &exchanging_rank::capture_norms);
+    const double gather = measure_graph(sent, &exchanging_rank::capture_gathers);
     const auto nccl = measure_nccl(sent);
     const int64_t part = gpu::size_of(gpu::dtype::f32);
     print(sent, sent.name(options_.width) + ": all-reduce + norm", fused, part,
