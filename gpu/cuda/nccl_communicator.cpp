@@ -1,6 +1,7 @@
 #include "gpu/cuda/nccl_communicator.hpp"
 
 #include "config/ensure.hpp"
+#include "gpu/cuda/status.hpp"
 #include "gpu/error.hpp"
 
 #include <fmt/format.h>
@@ -42,8 +43,30 @@ nccl_communicator::nccl_communicator(const nccl_membership& membership)
 void nccl_communicator::all_reduce(const tensor_view& output, const tensor_view& input,
                                    cudaStream_t stream) {
   settle(nccl().all_reduce(input.data, output.data, static_cast<size_t>(input.elements()),
-                           type_of(input), ncclSum, handle_.get(), stream),
+                           type_of(input), ncclSum, handle(), stream),
          "ncclAllReduce");
+}
+
+void nccl_communicator::wait(cudaStream_t stream) {
+  const auto deadline = std::chrono::steady_clock::now() + timeout_;
+  ncclResult_t others = ncclSuccess;
+  for (;;) {
+    const cudaError_t status = cudaStreamQuery(stream);
+    if (status != cudaErrorNotReady) return check(status, "collectives of NCCL");
+    check(nccl().async_error(handle(), &others), "ncclCommGetAsyncError");
+    const bool late = std::chrono::steady_clock::now() >= deadline;
+    if (!late && (others == ncclSuccess || others == ncclInProgress)) continue;
+    handle_.reset();
+    check(cudaStreamSynchronize(stream), "aborted collectives of NCCL");
+    throw error(
+        late ? fmt::format("a rank is later than {} ms in a collective of NCCL", timeout_.count())
+             : fmt::format("a collective of NCCL failed: {}", nccl().error_string(others)));
+  }
+}
+
+ncclComm* nccl_communicator::handle() const {
+  if (!handle_) throw error("the communicator was aborted");
+  return handle_.get();
 }
 
 ncclWindow_t nccl_communicator::open_window(void* memory, size_t bytes) {
@@ -51,14 +74,14 @@ ncclWindow_t nccl_communicator::open_window(void* memory, size_t bytes) {
     throw error(fmt::format("NCCL {} has no symmetric windows", nccl_version()));
   // Without common memory the call succeeds and leaves no window.
   ncclWindow_t window = nullptr;
-  settle(nccl().register_window(handle_.get(), memory, bytes, &window, NCCL_WIN_COLL_SYMMETRIC),
+  settle(nccl().register_window(handle(), memory, bytes, &window, NCCL_WIN_COLL_SYMMETRIC),
          "ncclCommWindowRegister");
   if (window == nullptr) throw error("NCCL gives no symmetric window between these devices");
   return window;
 }
 
 void nccl_communicator::close_window(ncclWindow_t window) {
-  settle(nccl().deregister_window(handle_.get(), window), "ncclCommWindowDeregister");
+  settle(nccl().deregister_window(handle(), window), "ncclCommWindowDeregister");
 }
 
 void nccl_communicator::settle(ncclResult_t status, const char* what) {
@@ -67,7 +90,7 @@ void nccl_communicator::settle(ncclResult_t status, const char* what) {
     if (std::chrono::steady_clock::now() >= deadline)
       throw error(fmt::format("{} waits for another rank for {} ms", what, timeout_.count()));
     std::this_thread::yield();
-    check(nccl().async_error(handle_.get(), &status), "ncclCommGetAsyncError");
+    check(nccl().async_error(handle(), &status), "ncclCommGetAsyncError");
   }
   check(status, what);
 }

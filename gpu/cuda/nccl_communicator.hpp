@@ -12,8 +12,8 @@ namespace troupe::gpu::cuda {
 
 /// One rank's end of a communicator, on the device that was current when it was made. Used from one
 /// thread at a time. No call waits for another rank longer than the membership allows:
-/// communicators are non-blocking, and their calls are settled here. What is on the stream waits
-/// like any kernel, until `abort`.
+/// communicators are non-blocking, and their calls are settled here; `wait` bounds what is on a
+/// stream.
 class nccl_communicator {
  public:
   /// Joins. Throws gpu::error.
@@ -27,7 +27,12 @@ class nccl_communicator {
   /// gpu::error.
   void all_reduce(const tensor_view& output, const tensor_view& input, cudaStream_t stream);
 
-  /// A window over memory of `nccl_memory`, of the same bytes on every rank, which all make at
+  /// Returns when all work on `stream` is done. If that takes longer than the membership allows, or
+  /// another rank failed, aborts the communicator, so that its kernels end, and throws gpu::error;
+  /// so does every later call.
+  void wait(cudaStream_t stream);
+
+  /// A window over memory of ncclMemAlloc, of the same bytes on every rank, which all make at
   /// once. Throws gpu::error, also if the devices share none.
   ncclWindow_t open_window(void* memory, size_t bytes);
   void close_window(ncclWindow_t window);
@@ -37,6 +42,7 @@ class nccl_communicator {
     void operator()(ncclComm* handle) const;
   };
 
+  ncclComm* handle() const;
   /// Returns when `status`, of a call just made, is final. Throws gpu::error if that is a failure.
   void settle(ncclResult_t status, const char* what);
 

@@ -75,10 +75,10 @@ class message_memory {
 class captured_rounds final : public repeated_run {
  public:
   captured_rounds(std::shared_ptr<nccl_communicator> communicator, const nccl_rounds& wanted)
-      : work_(false), messages_(communicator, wanted) {
+      : communicator_(communicator), work_(false), messages_(communicator, wanted) {
     fill_random(messages_.input, work_.get());
     communicator->all_reduce(messages_.output, messages_.input, work_.get());
-    check(cudaStreamSynchronize(work_.get()), "the first all-reduce of NCCL");
+    communicator->wait(work_.get());
     // Calls of a non-blocking communicator launch from a thread of the library's.
     check(cudaStreamBeginCapture(work_.get(), cudaStreamCaptureModeRelaxed),
           "cudaStreamBeginCapture");
@@ -101,10 +101,11 @@ class captured_rounds final : public repeated_run {
 
   void run() override {
     check(cudaGraphLaunch(instance_, work_.get()), "cudaGraphLaunch");
-    check(cudaStreamSynchronize(work_.get()), "all-reduces of NCCL");
+    communicator_->wait(work_.get());
   }
 
  private:
+  std::shared_ptr<nccl_communicator> communicator_;
   stream work_;
   message_memory messages_;
   cudaGraphExec_t instance_ = nullptr;
