@@ -23,7 +23,7 @@
 namespace troupe::cli {
 namespace {
 
-constexpr std::chrono::seconds nccl_timeout{20};
+constexpr std::chrono::seconds nccl_timeout{30};
 constexpr int64_t link_bytes = int64_t{256} << 20;
 
 struct allreduce_options {
