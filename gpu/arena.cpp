@@ -145,6 +145,21 @@ int arena::file_descriptor() const {
  }
 const std::vector<ledger_entry>& arena::ledger() const { return layout_->ledger; }
 
+void arena::replace(int file_descriptor) {
+  config::ensure(layout_->sealed != nullptr, "arena {} is not sealed yet", layout_->name);
+  config::ensure(shareable(layout_->kind), "arena {} is not shared", layout_->name);
+  auto& sealed = *layout_->sealed;
+  if (!sealed.current.load(std::memory_order_acquire))
+    throw error(fmt::format("arena {}: generation {} is retired, no other memory can take its place",
+                            layout_->name, sealed.generation));
+  try {
+    sealed.memory->replace(layout_->name, file_descriptor);
+  } catch (...) {
+    retire();
+    throw;
+  }
+}
+
 void arena::clear() {
   config::ensure(layout_->sealed != nullptr, "arena {} is not sealed yet", layout_->name);
   layout_->sealed->memory->clear();

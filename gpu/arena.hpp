@@ -86,6 +86,19 @@ class arena {
   int file_descriptor() const;  // shared kinds only, else -1; owned by the arena
   const std::vector<ledger_entry>& ledger() const;
 
+  /// Maps memory that another arena of the same layout sealed in the place of this one's (shared kinds
+  /// only): the address, size and generation stay, the old memory is let go. Nothing may use it meanwhile,
+  /// on a device neither: it must be idle.
+  ///
+  /// Leases stay current, and graphs valid, because all that they rely on stays as it was: a graph baked
+  /// addresses, which are the same; a lease promises that they lie in mapped memory of this layout, which
+  /// they do; and what the memory held when a graph was captured is nothing that it could have baked. So
+  /// this is for memory whose contents mean something between one replay and the next only to whoever
+  /// replaces it, such as the lanes of a group that begins anew.
+  ///
+  /// Throws gpu::error; then the arena is retired, since its address may lead nowhere: replays are refused.
+  void replace(int file_descriptor);
+
   /// Zeroes all of it. Nothing may use it meanwhile.
   void clear();
 

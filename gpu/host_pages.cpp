@@ -47,6 +47,18 @@ void* map_shared(int64_t bytes, int file) {
               MAP_SHARED | MAP_POPULATE, file, 0);
 }
 
+/// The same in place of what lies at `address`. On failure that may be gone.
+bool map_shared_at(std::byte* address, int64_t bytes, int file) {
+  return mmap(address, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
+              MAP_SHARED | MAP_POPULATE | MAP_FIXED, file, 0) != MAP_FAILED;
+}
+
+/// Pages that fault, so that nothing else is ever mapped at an address that is still known.
+bool reserve_at(std::byte* address, int64_t bytes) {
+  return mmap(address, static_cast<size_t>(bytes), PROT_NONE,
+              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED;
+}
+
 /// Private pages, huge ones where the kernel has them: what streams through gigabytes of weights
 /// would otherwise wait for page tables half of the time.
 void* map_private(int64_t bytes) {
@@ -93,6 +105,15 @@ class host_pages final : public pages {
   void forbid() override {
     config::ensure(mprotect(base_, static_cast<size_t>(bytes_), PROT_NONE) == 0,
                    "mprotect of {} bytes failed: {}", bytes_, reason());
+  }
+  void replace(const std::string& name, int shared_file) override {
+    const int file = duplicate_shared_file(name, bytes_, shared_file);
+    close_file();
+    file_ = file;
+    if (map_shared_at(base_, bytes_, file)) return;
+    const std::string why = reason();
+    config::ensure(reserve_at(base_, bytes_), "the address of arena {} is lost: {}", name, reason());
+    throw error(fmt::format("arena {}: cannot map {} other bytes at its address: {}", name, bytes_, why));
   }
   int file_descriptor() const override { return file_; }
 

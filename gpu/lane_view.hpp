@@ -32,6 +32,7 @@ struct lane_view {
   const uint32_t* abort_word = nullptr;            // non-zero: leave every wait at once
   uint32_t* status = nullptr;                      // lane_status of this rank: where the host reads it
   uint32_t* arrivals = nullptr;                    // host word that all ranks' hosts share, zero at first
+  uint32_t* own_arrivals = nullptr;                // this rank's share of them
 };
 
 /// Outcome of the waits inside a replay, written by the kernels to the lane's `status`.

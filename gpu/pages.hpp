@@ -18,6 +18,9 @@ class pages {
   virtual void clear() = 0;
   /// Makes every later touch of the memory fault (tests of retired memory).
   virtual void forbid() = 0;
+  /// Maps other memory of this size, which another arena of that name made, at the same address; shared
+  /// kinds only. Throws gpu::error; the old memory may be gone by then, and the address forbidden.
+  virtual void replace(const std::string& name, int shared_file) = 0;
   /// What another process maps it by; -1 for private memory. Owned here.
   virtual int file_descriptor() const { return -1; }
 

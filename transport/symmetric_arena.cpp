@@ -14,17 +14,20 @@ namespace {
 
 constexpr int64_t page_bytes = 4096;
 
-constexpr int64_t round_up(int64_t bytes, int64_t unit) { return (bytes + unit - 1) / unit * unit; }
+constexpr int64_t round_up(int64_t bytes, int64_t unit) {
+  return (bytes + unit - 1) / unit * unit;
+}
 
 // As many as one control page holds with room to spare.
 constexpr size_t max_lanes = 16;
 
-/// The group's page on the host. Kernels of every rank read the first word and write the statuses; hosts
-/// count the arrivals.
+/// The group's page on the host. Kernels of every rank read the first word and write the statuses;
+/// hosts count the arrivals, all of them together and each its own.
 struct control_words {
   alignas(64) std::atomic<uint32_t> abort_word;
   alignas(64) std::atomic<uint32_t> status[gpu::max_ranks][max_lanes];
   alignas(64) std::atomic<uint32_t> arrivals[max_lanes];
+  alignas(64) std::atomic<uint32_t> own_arrivals[gpu::max_ranks][max_lanes];
 };
 static_assert(sizeof(control_words) <= page_bytes);
 
@@ -88,8 +91,7 @@ symmetric_memory::symmetric_memory(int32_t num_ranks, std::vector<lane_request> 
                  "{} devices for {} ranks", placement.devices.size(), num_ranks);
   state_->lanes = std::move(lanes);
   for (int32_t rank = 0; rank < num_ranks; ++rank) {
-    auto& file =
-        state_->files.emplace_back(make_rank_arena(rank, state_->lanes, placement.kind));
+    auto& file = state_->files.emplace_back(make_rank_arena(rank, state_->lanes, placement.kind));
     try {
       if (gpu::on_device(placement.kind))
         gpu::use_cuda_device(placement.devices[static_cast<size_t>(rank)]);
@@ -106,12 +108,22 @@ symmetric_memory::~symmetric_memory() = default;
 symmetric_memory::symmetric_memory(symmetric_memory&&) noexcept = default;
 symmetric_memory& symmetric_memory::operator=(symmetric_memory&&) noexcept = default;
 
-int32_t symmetric_memory::num_ranks() const { return static_cast<int32_t>(state_->files.size()); }
-const std::vector<lane_request>& symmetric_memory::lanes() const { return state_->lanes; }
-const std::vector<int>& symmetric_memory::file_descriptors() const { return state_->descriptors; }
-int64_t symmetric_memory::bytes_per_rank() const { return state_->files.front().bytes(); }
+int32_t symmetric_memory::num_ranks() const {
+  return static_cast<int32_t>(state_->files.size());
+}
+const std::vector<lane_request>& symmetric_memory::lanes() const {
+  return state_->lanes;
+}
+const std::vector<int>& symmetric_memory::file_descriptors() const {
+  return state_->descriptors;
+}
+int64_t symmetric_memory::bytes_per_rank() const {
+  return state_->files.front().bytes();
+}
 
-void symmetric_memory::abort() { words_of(state_->control).abort_word.store(1); }
+void symmetric_memory::abort() {
+  words_of(state_->control).abort_word.store(1);
+}
 
 struct symmetric_arena::state {
   int32_t rank = 0;
@@ -120,10 +132,12 @@ struct symmetric_arena::state {
   std::vector<lane_request> lanes;
   std::vector<bool> taken;
   gpu::arena control = make_control_arena();
-  std::vector<gpu::arena> files;             // [rank]
-  std::shared_ptr<void> visible_to_device;   // the control words, while this lives
+  std::vector<gpu::arena> files;            // [rank]
+  std::shared_ptr<void> visible_to_device;  // the control words, while this lives
 
   void map_all(const std::vector<int>& file_descriptors);
+  void show_control();
+  void replace_all(const std::vector<int>& file_descriptors);
 };
 
 symmetric_arena::symmetric_arena(int32_t rank, const std::vector<int>& file_descriptors,
@@ -155,11 +169,38 @@ void symmetric_arena::state::map_all(const std::vector<int>& file_descriptors) {
   }
   try {
     control.seal(file_descriptors.back());
-    if (gpu::on_device(kind))
-      visible_to_device = gpu::show_to_cuda_devices(control.base(), control.bytes());
+    show_control();
   } catch (const gpu::error& failure) {
-    throw error(fmt::format("rank {} cannot map its group's control words: {}", rank,
-                            failure.what()));
+    throw error(
+        fmt::format("rank {} cannot map its group's control words: {}", rank, failure.what()));
+  }
+}
+
+void symmetric_arena::state::show_control() {
+  if (gpu::on_device(kind))
+    visible_to_device = gpu::show_to_cuda_devices(control.base(), control.bytes());
+}
+
+void symmetric_arena::state::replace_all(const std::vector<int>& file_descriptors) {
+  for (size_t peer = 0; peer < files.size(); ++peer) files[peer].replace(file_descriptors[peer]);
+  visible_to_device.reset();  // a device knows pages, not the address they lie at
+  control.replace(file_descriptors.back());
+  show_control();
+}
+
+void symmetric_arena::replace_memory(const std::vector<int>& file_descriptors) {
+  auto& own = *state_;
+  try {
+    if (file_descriptors.size() != own.files.size() + 1)
+      throw error(fmt::format("{} descriptors, expected {}", file_descriptors.size(),
+                              own.files.size() + 1));
+    own.replace_all(file_descriptors);
+  } catch (const gpu::device_lost&) {
+    throw;
+  } catch (const std::exception& failure) {
+    for (auto& file : own.files) file.retire();
+    throw error(
+        fmt::format("rank {} cannot take the memory of a new group: {}", own.rank, failure.what()));
   }
 }
 
@@ -179,13 +220,14 @@ gpu::lane_view symmetric_arena::take_lane(const std::string& name) {
     lane.abort_word = reinterpret_cast<const uint32_t*>(&words.abort_word);
     lane.status = reinterpret_cast<uint32_t*>(&words.status[state_->rank][index]);
     lane.arrivals = reinterpret_cast<uint32_t*>(&words.arrivals[index]);
+    lane.own_arrivals = reinterpret_cast<uint32_t*>(&words.own_arrivals[state_->rank][index]);
     for (size_t peer = 0; peer < state_->files.size(); ++peer)
       lane.pieces[peer] =
           state_->files[peer].base() + piece_offset(state_->lanes, index, state_->kind);
     return lane;
   }
-  throw error(fmt::format("no lane {} among the {} of this symmetric arena", name,
-                          state_->lanes.size()));
+  throw error(
+      fmt::format("no lane {} among the {} of this symmetric arena", name, state_->lanes.size()));
 }
 
 gpu::lane_status symmetric_arena::take_status(const gpu::lane_view& lane) {

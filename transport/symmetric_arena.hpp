@@ -50,7 +50,7 @@ class symmetric_memory {
   std::unique_ptr<state> state_;
 };
 
-/// One rank's mapping of every rank's memory, for the whole life of a shard.
+/// One rank's mapping of every rank's memory, for the whole life of a shard: of one group after another.
 class symmetric_arena {
  public:
   /// Maps `file_descriptors` (as the memory gives them; duplicated, so the caller keeps its own), memory
@@ -70,6 +70,16 @@ class symmetric_arena {
   /// Status the kernels of `lane` left behind since the last call, and resets it to ok. (On devices a
   /// lane that failed skips every later round: its group begins anew, with new memory.)
   gpu::lane_status take_status(const gpu::lane_view& lane);
+
+  /// Maps the memory of a new group, made with the same lanes and kind for as many ranks, in the place of
+  /// the old: all pieces and the control words, at their addresses. Lanes that were taken stay taken, and
+  /// graphs that baked them valid (gpu::arena::replace says why). Nothing of the old group is left: epochs,
+  /// words, flags, statuses and arrivals begin at zero, as they do for every rank of the new group. Peers
+  /// that still use the old memory meet nobody there.
+  ///
+  /// Nothing of this rank may be in flight. Throws transport::error; then every graph that baked the arena
+  /// is refused from now on.
+  void replace_memory(const std::vector<int>& file_descriptors);
 
   /// Leases covering the mapped pieces, for manifests.
   std::vector<gpu::arena_lease> leases() const;

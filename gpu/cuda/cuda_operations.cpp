@@ -10,6 +10,7 @@
 #include "gpu/cuda/kernels/rows.hpp"
 #include "gpu/cuda/kernels/sampler.hpp"
 #include "gpu/cuda/status.hpp"
+#include "gpu/host_meeting.hpp"
 #include "gpu/described.hpp"
 #include "gpu/operands.hpp"
 
@@ -195,7 +196,7 @@ template <class Launch>
 void cuda_operations::among_peers(const lane_view& lane, Launch launch) {
   if (!context_->shares_device || capturing() || lane.size == 1) return launch();
   synchronize();
-  meeting_.meet(lane);
+  meet_hosts(lane);
   launch();
   // The first launch of a kernel loads its code once the device is idle, and holds up the launches of
   // peers meanwhile: none may follow while this one waits for them.

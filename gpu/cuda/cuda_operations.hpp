@@ -1,6 +1,5 @@
 #pragma once
 
-#include "gpu/cuda/host_meeting.hpp"
 #include "gpu/cuda/kernels/attention_paged.hpp"
 #include "gpu/cuda/kernels/launch.hpp"
 #include "gpu/cuda/kernels/skinny_linear.hpp"
@@ -130,7 +129,6 @@ class cuda_operations final : public operations {
 
   std::shared_ptr<context> context_;
   std::optional<manifest> recording_;
-  host_meeting meeting_;
 };
 
 }  // namespace troupe::gpu::cuda

@@ -7,6 +7,8 @@
 
 #include <unistd.h>
 
+#include <utility>
+
 namespace troupe::gpu {
 namespace {
 
@@ -33,7 +35,7 @@ void zero(void* address, int64_t bytes) {
 /// that a failure in the constructor leaves nothing behind (it destroys a complete member).
 class mapping {
  public:
-  explicit mapping(int64_t bytes) : bytes_(static_cast<size_t>(bytes)) {}
+  explicit mapping(size_t bytes) : bytes_(bytes) {}
   mapping(const mapping&) = delete;
   mapping& operator=(const mapping&) = delete;
   ~mapping() {
@@ -58,14 +60,17 @@ class mapping {
   }
   std::byte* map(int device) {
     check(driver().address_reserve(&address_, bytes_, 0, 0, 0), "cuMemAddressReserve");
-    check(driver().map(address_, bytes_, 0, memory_, 0), "cuMemMap");
-    mapped_ = true;
-    CUmemAccessDesc access{};
-    access.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
-    access.location.id = device;
-    access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
-    check(driver().set_access(address_, bytes_, &access, 1), "cuMemSetAccess");
+    map_at_address(device);
     return reinterpret_cast<std::byte*>(address_);
+  }
+  /// Other memory at the same address, which stays reserved. If that fails, nothing is mapped there.
+  void replace(int file, int device) {
+    mapping other(bytes_);  // takes what was here along
+    other.import(file);
+    unmap();
+    std::swap(memory_, other.memory_);
+    std::swap(file_, other.file_);
+    map_at_address(device);
   }
   void unmap() {
     if (mapped_) driver().unmap(address_, bytes_);
@@ -74,6 +79,16 @@ class mapping {
   int file() const { return file_; }
 
  private:
+  void map_at_address(int device) {
+    check(driver().map(address_, bytes_, 0, memory_, 0), "cuMemMap");
+    mapped_ = true;
+    CUmemAccessDesc access{};
+    access.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+    access.location.id = device;
+    access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+    check(driver().set_access(address_, bytes_, &access, 1), "cuMemSetAccess");
+  }
+
   size_t bytes_;
   CUmemGenericAllocationHandle memory_ = 0;
   CUdeviceptr address_ = 0;
@@ -86,25 +101,35 @@ class mapping {
 class device_pages final : public pages {
  public:
   device_pages(int64_t bytes, memory_kind kind, int shared_file)
-      : bytes_(bytes), mapping_(bytes) {
-    int device = 0;
-    check(cudaGetDevice(&device), "cudaGetDevice");
+      : bytes_(bytes), mapping_(static_cast<size_t>(bytes)) {
+    check(cudaGetDevice(&device_), "cudaGetDevice");
     check(cudaFree(nullptr), "initialising CUDA");
     if (shared_file >= 0)
       mapping_.import(shared_file);
     else
-      mapping_.create(device, kind);
-    base_ = mapping_.map(device);
+      mapping_.create(device_, kind);
+    base_ = mapping_.map(device_);
     if (shared_file < 0) clear();
   }
 
   void clear() override { zero(base_, bytes_); }
 
   void forbid() override { mapping_.unmap(); }
+  void replace(const std::string& name, int shared_file) override {
+    try {
+      mapping_.replace(shared_file, device_);
+    } catch (const device_lost&) {
+      throw;
+    } catch (const error& failure) {
+      throw error(fmt::format("arena {}: cannot map {} other bytes at its address: {}", name, bytes_,
+                              failure.what()));
+    }
+  }
   int file_descriptor() const override { return mapping_.file(); }
 
  private:
   int64_t bytes_;
+  int device_ = 0;
   mapping mapping_;
 };
 
