@@ -53,6 +53,7 @@ struct model_runner::state {
   plan::plan_limits limits;
   uint64_t epoch;
   bool eager;
+  bool alone;
   std::unique_ptr<transport::symmetric_arena> symmetric;
   gpu::lane_view lane;
   visual_pool pool;
@@ -77,6 +78,7 @@ struct model_runner::state {
   void refuse_if_stale(const plan::step_plan& plan) const;
   step_fingerprint fingerprint(const plan::step_plan& plan);
   void check_lane();
+  void begin(uint64_t new_epoch);
 };
 
 model_runner::model_runner(std::unique_ptr<gpu::operations> operations,
@@ -94,7 +96,7 @@ model_runner::model_runner(std::unique_ptr<gpu::operations> operations,
   step_outputs outputs(backend, text.sampled());
   fingerprint_reader fingerprints(backend);
   state_ = std::make_unique<state>(state{std::move(operations), limits, options.epoch,
-                                         options.eager, std::move(symmetric), lane, std::move(pool),
+                                         options.eager, options.alone, std::move(symmetric), lane, std::move(pool),
                                          std::move(inputs), std::move(text), std::move(outputs),
                                          std::move(fingerprints), std::nullopt});
   for (auto* tokens : {&state_->sampled, &state_->sampled_before})
@@ -110,13 +112,26 @@ gpu::digest128 model_runner::capture(const std::function<void(int32_t, int32_t)>
     self.inputs.load(*self.backend, warm_up_plan(self.limits, bucket));
   };
   recipe.issue = [&self](int32_t bucket) { self.model.issue(bucket); };
-  recipe.check_run = [&] { self.check_lane(); };
+  if (!self.alone) recipe.check_run = [&] { self.check_lane(); };
   recipe.check = [&](const gpu::manifest& manifest) {
     require_visual_slot(manifest, {self.pool.view(), self.inputs.views().row_map});
   };
   recipe.progress = progress;
   self.graphs.emplace("text", *self.backend, self.limits.token_buckets, self.leases(), self.eager,
                       recipe);
+  if (self.alone) self.lost = "this rank captured alone and has not joined a group yet";
+  return self.graphs->shape_digest();
+}
+
+gpu::digest128 model_runner::join(const std::vector<int>& symmetric_descriptors, uint64_t epoch) {
+  auto& self = *state_;
+  config::ensure(self.graphs.has_value(), "a group is joined before graphs are captured");
+  config::ensure(self.symmetric != nullptr, "a rank without symmetric memory cannot join a group");
+  self.lost = fmt::format("this rank could not join the group of epoch {}", epoch);
+  self.backend->synchronize();
+  self.symmetric->replace_memory(symmetric_descriptors);
+  self.model.clear_blocks();  // the planner of a new group takes every block for clean
+  self.begin(epoch);
   return self.graphs->shape_digest();
 }
 
@@ -263,6 +278,15 @@ step_fingerprint model_runner::state::fingerprint(const plan::step_plan& plan) {
     found.logits.push_back(fingerprints.digest(*backend, model.logits().slice_rows(row, 1), 1));
   found.tokens = sampled;
   return found;
+}
+
+void model_runner::state::begin(uint64_t new_epoch) {
+  epoch = new_epoch;
+  last_step = 0;
+  last_content = {};
+  sampled.clear();
+  sampled_before.clear();
+  lost.clear();
 }
 
 void model_runner::state::check_lane() {

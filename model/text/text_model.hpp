@@ -31,6 +31,8 @@ class text_model {
 
   /// Zeroes a KV block whose content is not to be trusted, before operations issued later.
   void clear_block(int32_t block) { cache_.clear(*backend_, block); }
+  /// Zeroes all of them. Nothing may be in flight.
+  void clear_blocks() { cache_.arena().clear(); }
 
   /// Issues the whole step of a bucket: the three parts below, in order.
   void issue(int32_t bucket_tokens) const;

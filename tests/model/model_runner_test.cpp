@@ -7,6 +7,7 @@
 #include "support/forwarding_operations.hpp"
 #include "support/random_steps.hpp"
 #include "support/runner_fixture.hpp"
+#include "transport/error.hpp"
 
 #include <boost/test/unit_test.hpp>
 
@@ -209,6 +210,57 @@ BOOST_AUTO_TEST_CASE(an_aborted_group_leaves_its_waits_at_once) {
   f.group.abort();
   BOOST_CHECK_EXCEPTION(waiting.get(), model::peer_lost,
                         [](const auto& e) { return contains(e.what(), "aborted"); });
+}
+
+BOOST_AUTO_TEST_CASE(plans_of_the_old_group_are_refused_in_the_new_one) {
+  fixture f({.checkpoint = "tiny", .tp_size = 2});
+  f.builder.advance(f.builder.add(f.prompt("text0")), 100);
+  const plan::step_plan old = f.builder.build();
+  f.group.run(old);
+  f.group.abort();
+  f.group.begin_anew(2, {1});
+  BOOST_CHECK_EXCEPTION(f.group.run(old), model::plan_refused,
+                        [](const auto& e) { return contains(e.what(), "plan of epoch 1, expected 2"); });
+  f.builder = step_builder(f.group.limits(), 2);
+  f.builder.advance(f.builder.add(f.prompt("text0")), 100);
+  plan::step_plan reading = f.builder.build();
+  reading.token_ids.back() = -1;  // what row 0 of the step before sampled
+  reading.content = plan::compute_digest(reading);
+  BOOST_CHECK_EXCEPTION(f.group.run(reading), model::plan_refused,
+                        [](const auto& e) { return contains(e.what(), "sampled 0 rows"); });
+}
+
+BOOST_AUTO_TEST_CASE(a_rank_that_cannot_join_runs_nothing) {
+  fixture f({.checkpoint = "tiny", .tp_size = 2});
+  f.group.abort();
+  const transport::symmetric_memory small(2, {{"text", 64}});
+  BOOST_CHECK_EXCEPTION(
+      f.group.on_rank(0, [&](auto& runner) { return runner.join(small.file_descriptors(), 2); }),
+      transport::error,
+      [](const auto& e) { return contains(e.what(), "cannot take the memory of a new group"); });
+  f.builder = step_builder(f.group.limits(), 2);
+  f.builder.advance(f.builder.add(f.prompt("text0")), 100);
+  BOOST_CHECK_THROW(f.group.run_on(0, f.builder.build()).get(), model::plan_refused);
+}
+
+/// What a sequence of NaN, or a step that was cut short, left in the KV cache is not there any more.
+BOOST_AUTO_TEST_CASE(a_rank_joins_with_an_empty_cache) {
+  fixture f({.checkpoint = "tiny", .tp_size = 2});
+  const auto rows = f.encode("image3-64x64-png");
+  poison_rows(f.group.pool(), rows);
+  f.step(f.builder.add(f.prompt("image3-64x64-png"), rows), 100);
+  f.group.abort();
+  f.group.begin_anew(2, {});
+
+  f.builder = step_builder(f.group.limits(), 2);
+  const int32_t next = f.builder.add(f.prompt("text0"));
+  f.builder.advance(next, f.builder.pending(next) - 1);
+  const plan::step_plan never_run = f.builder.build();
+  f.builder.advance(next, 1);
+  plan::step_plan reading = f.builder.build();  // in the blocks of the picture
+  reading.step = never_run.step;
+  reading.content = plan::compute_digest(reading);
+  BOOST_TEST(f.group.run(reading).tokens.at(0) >= 0);
 }
 
 BOOST_AUTO_TEST_CASE(a_picture_of_nan_spoils_its_own_request_alone) {

@@ -86,7 +86,8 @@ gpu::backend_options group_options::backend_options() const {
 }
 
 runner_group::runner_group(const group_options& options)
-    : checkpoint_(config::read_checkpoint_config(fixtures() / options.checkpoint)),
+    : options_(options),
+      checkpoint_(config::read_checkpoint_config(fixtures() / options.checkpoint)),
       limits_(limits_for(options, checkpoint_.model)),
       symmetric_(options.tp_size,
                  {model::model_runner::lane(checkpoint_.model, limits_, options.tp_size)},
@@ -120,7 +121,7 @@ model::visual_pool runner_group::map_pool(const group_options& options) const {
                                  gpu::shared_memory_on(options.device), pool_->file_descriptor());
 }
 
-void runner_group::start_rank(int32_t rank, const group_options& options) {
+void runner_group::start_rank(int32_t rank, const group_options& options, bool alone) {
   auto& own = *ranks_[static_cast<size_t>(rank)];
   own.thread.call([&] {
     const auto& model = checkpoint_.model;
@@ -132,8 +133,22 @@ void runner_group::start_rank(int32_t rank, const group_options& options) {
         gpu::shared_memory_on(options.device));
     own.runner = std::make_unique<model::model_runner>(
         make_backend(options), model, limits_, std::move(weights), std::move(symmetric),
-        map_pool(options), model::runner_options{options.activation, options.eager, 1, {}});
+        map_pool(options), model::runner_options{options.activation, options.eager, 1, {}, alone});
   });
+}
+
+void runner_group::begin_anew(uint64_t epoch, const std::vector<int32_t>& replaced) {
+  for (const int32_t rank : replaced) {
+    auto& own = *ranks_[static_cast<size_t>(rank)];
+    own.thread.call([&] { own.runner.reset(); });
+    start_rank(rank, options_, true);
+    on_rank(rank, [](model::model_runner& runner) { runner.capture([](int32_t, int32_t) {}); });
+  }
+  symmetric_ = transport::symmetric_memory(tp_size(), symmetric_.lanes(), placement_of(options_));
+  for (int32_t rank = 0; rank < tp_size(); ++rank)
+    digests_[static_cast<size_t>(rank)] = on_rank(rank, [&](model::model_runner& runner) {
+      return runner.join(symmetric_.file_descriptors(), epoch);
+    });
 }
 
 void runner_group::start_encoder(const group_options& options) {

@@ -87,6 +87,9 @@ class runner_group {
     return encoder_thread_.call([&] { return task(*encoder_); });
   }
   void abort() { symmetric_.abort(); }
+  /// A new group of `epoch` in new symmetric memory: the ranks of `replaced` are made anew, on the memory of
+  /// the old group, which must be aborted; all others stay what they are and join.
+  void begin_anew(uint64_t epoch, const std::vector<int32_t>& replaced);
   const transport::symmetric_memory& symmetric() const { return symmetric_; }
 
   /// What an encoder run of a group holds, unless its options say something else.
@@ -100,9 +103,10 @@ class runner_group {
   };
 
   model::visual_pool map_pool(const group_options& options) const;
-  void start_rank(int32_t rank, const group_options& options);
+  void start_rank(int32_t rank, const group_options& options, bool alone = false);
   void start_encoder(const group_options& options);
 
+  group_options options_;
   config::checkpoint_config checkpoint_;
   plan::plan_limits limits_;
   transport::symmetric_memory symmetric_;
