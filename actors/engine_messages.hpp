@@ -161,6 +161,8 @@ struct shard_options {
   std::vector<int> symmetric_descriptors;  // [tp_size]
   int visual_pool_descriptor = -1;
   std::vector<uint8_t> token_mask;         // [vocab] 0 = never sampled
+  /// Opens without peers, on the memory of an aborted group, and waits to join another.
+  bool alone = false;
 };
 
 /// Loads weights, reserves memory, captures graphs. May take minutes; tells the sender how far it is.
@@ -173,6 +175,13 @@ struct shard_opened {
 struct shard_progress {
   int32_t tp_rank = 0;
   loading_progress progress;
+};
+
+/// To a shard that is open: leave the old group, which must be aborted, for that of `epoch`, with the weights,
+/// graphs and memory it has. Steps of the old one that it has not begun are refused. Answered as open_shard.
+struct join_group {
+  uint64_t epoch = 0;
+  std::vector<int> symmetric_descriptors;  // [tp_size + 1], numbers of the shard's own process
 };
 
 /// What a shard does with a plan.
@@ -213,6 +222,8 @@ struct encode_media {
   int32_t slot = 0;
   std::vector<encode_job> jobs;
 };
+/// Others captured and allocated in the tower's process: its counters start anew with the next picture.
+struct count_anew {};
 struct media_encoded {
   int64_t graph_captures_after_start = 0;  // of the tower's process, since its first picture
   int64_t arena_allocations_after_start = 0;
@@ -247,13 +258,32 @@ struct launch_shard {
   int staging_descriptor = -1;
 };
 
+/// Gives the process of a shard that was launched the memory of a new group.
+struct hand_over {
+  std::vector<int> symmetric_descriptors;  // of this process
+};
+struct handed_over {
+  std::vector<int> symmetric_descriptors;  // the same in the shard's process, until the next are handed over
+};
+
+/// The vision tower lives with the shard of this rank.
+inline constexpr int32_t tower_rank = 0;
+
+/// What is known about who lost a group.
+enum class loss_cause : uint8_t {
+  unknown,  // it may be anybody, such as where ranks disagree
+  rank,     // one rank: it ended, or failed by itself
+  late,     // ranks are late, maybe because they wait for one that is: those that still answer are not it
+};
+
 /// The group of `epoch`, its vision tower included, must not be used any more. Scheduler, vision encoder and
 /// supervisor tell each other, whoever sees it first; of an old epoch it has no effect.
 struct group_lost {
   uint64_t epoch = 0;
   std::string reason;
   bool device_lost = false;  // a device can run nothing any more in the process that used it
-  bool tower_blameless = false;  // it began with the end of a shard that lives apart from the vision tower
+  loss_cause cause = loss_cause::unknown;
+  int32_t rank = -1;         // of loss_cause::rank
 };
 /// There will be no group any more, and so no vision tower: whoever waits for one waits in vain.
 struct groups_ended {
@@ -265,6 +295,7 @@ struct phase_changed {
   engine_phase phase = engine_phase::loading;
   std::string detail;         // failed: why
   loading_progress progress;  // while loading
+  recovery_statistics recovery = {};
 };
 
 /// Answered once the engine is ready or failed.
@@ -296,6 +327,8 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::scheduler_statistics)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::open_stream)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::generation_progress)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::launch_shard)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::hand_over)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::handed_over)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::group_lost)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::groups_ended)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::phase_changed)
@@ -371,7 +404,7 @@ template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, shard_options& x) {
   return f(caf::meta::type_name("shard_options"), x.weights, x.limits, x.activation, x.tp_rank,
            x.tp_size, x.epoch, x.eager, x.backend, x.collective_timeout_ms, x.lanes,
-           x.symmetric_descriptors, x.visual_pool_descriptor, x.token_mask);
+           x.symmetric_descriptors, x.visual_pool_descriptor, x.token_mask, x.alone);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, open_shard& x) {
@@ -380,6 +413,10 @@ typename Inspector::result_type inspect(Inspector& f, open_shard& x) {
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, shard_opened& x) {
   return f(caf::meta::type_name("shard_opened"), x.graphs);
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, join_group& x) {
+  return f(caf::meta::type_name("join_group"), x.epoch, x.symmetric_descriptors);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, shard_progress& x) {
@@ -398,6 +435,10 @@ typename Inspector::result_type inspect(Inspector& f, open_vision_tower& x) {
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, vision_tower_opened&) {
   return f(caf::meta::type_name("vision_tower_opened"));
+}
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, count_anew&) {
+  return f(caf::meta::type_name("count_anew"));
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, encode_job& x) {
@@ -445,12 +486,13 @@ using tokenizer_actor =
 using media_worker_actor = caf::typed_actor<caf::replies_to<process_media>::with<media_processed>>;
 
 using shard_actor = caf::typed_actor<caf::replies_to<open_shard>::with<shard_opened>,
+                                     caf::replies_to<join_group>::with<shard_opened>,
                                      caf::replies_to<run_step>::with<step_completed>>;
 
 using vision_tower_actor =
     caf::typed_actor<caf::replies_to<open_vision_tower>::with<vision_tower_opened>,
                      caf::replies_to<encode_media>::with<media_encoded>,
-                     caf::reacts_to<caf::tick_atom>>;
+                     caf::reacts_to<count_anew>, caf::reacts_to<caf::tick_atom>>;
 
 /// What lives behind a door.
 struct door_opened {
@@ -473,7 +515,8 @@ struct shard_launched {
   int staging_descriptor = -1;
 };
 
-using shard_launcher_actor = caf::typed_actor<caf::replies_to<launch_shard>::with<shard_launched>>;
+using shard_launcher_actor = caf::typed_actor<caf::replies_to<launch_shard>::with<shard_launched>,
+                                              caf::replies_to<hand_over>::with<handed_over>>;
 
 /// Whoever must know that a group cannot be used any more.
 using group_watcher = caf::typed_actor<caf::reacts_to<group_lost>>;
@@ -483,9 +526,10 @@ struct group_ready {
   uint64_t epoch = 0;
   std::vector<shard_actor> shards;  // [tp_size]
   group_watcher watcher;
+  bool graphs_kept = false;         // some shards have graphs that they had in the group before
 };
 
-/// The vision tower of a group that is ready.
+/// The vision tower of a group that is ready, maybe that of the group before.
 struct tower_ready {
   uint64_t epoch = 0;
   vision_tower_actor tower;

@@ -307,7 +307,7 @@ void gateway_core::change_phase(const phase_changed& change) {
 
 void gateway_core::stop() {
   fail_all({0, 503, "shutting_down", "the server shut down before the request ended"});
-  change_phase({engine_phase::failed, "shut down", {}});
+  change_phase({engine_phase::failed, "shut down", {}, phase_.recovery});
 }
 
 caf::result<engine_status> gateway_core::await(await_ready) {
@@ -349,6 +349,7 @@ engine_status gateway_core::own_status() const {
   status.done = phase_.progress.done;
   status.total = phase_.progress.total;
   status.counts_bytes = phase_.progress.counts_bytes;
+  status.recovery = phase_.recovery;
   status.max_model_len = options_.max_model_len;
   return status;
 }

@@ -112,6 +112,14 @@ namespace troupe::actors {
 
 enum class engine_phase : uint8_t { loading, ready, draining, failed };
 
+/// How tensor-parallel groups came back after losses.
+struct recovery_statistics {
+  int64_t groups_lost = 0;
+  int64_t ranks_kept = 0;      // with their process, weights and graphs, in the next group
+  int64_t ranks_replaced = 0;  // started anew
+  double last_seconds = 0;     // from the last loss to the next group's being ready
+};
+
 struct get_status {};
 struct engine_status {
   engine_phase phase = engine_phase::loading;
@@ -126,6 +134,7 @@ struct engine_status {
   int64_t images_encoded = 0, images_reused = 0;
   int64_t graph_captures_after_start = 0, arena_allocations_after_start = 0;
   scheduling::verification_statistics verification;
+  recovery_statistics recovery;
 };
 
 struct tokenize_text {

@@ -3,6 +3,7 @@
 #include "actors/errors.hpp"
 
 #include <caf/actor_clock.hpp>
+#include <caf/sec.hpp>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -29,6 +30,14 @@ std::string disagreement(const plan::step_plan& plan, int32_t rank, const plan::
   if (first && result.tokens != first->tokens)
     return fmt::format("rank {} sampled other tokens than its peers in step {}", rank, plan.step);
   return {};
+}
+
+/// Who lost a group whose rank answered a step with `failure`.
+loss_cause cause_of(const caf::error& failure) {
+  if (is(failure, engine_error::peer_lost) || failure == caf::sec::request_timeout)
+    return loss_cause::late;
+  // A plan that one rank alone should refuse was never made.
+  return is(failure, engine_error::plan_refused) ? loss_cause::unknown : loss_cause::rank;
 }
 
 }  // namespace
@@ -193,7 +202,6 @@ void scheduler_core::quarantine(const step_in_flight& wrong) {
 void scheduler_core::forget_steps() {
   steps_.clear();
   last_replayed_.reset();
-  quarantined_.clear();  // a new group captures new graphs
   distrusted_ = false;
 }
 
@@ -201,7 +209,7 @@ void scheduler_core::take_failure(int32_t rank, uint64_t epoch, uint64_t step,
                                   const caf::error& failure) {
   if (!group_ || group_->epoch != epoch) return;
   lose(fmt::format("rank {} did not complete step {}: {}", rank, step, describe(failure)),
-       is(failure, engine_error::device_lost));
+       is(failure, engine_error::device_lost), cause_of(failure), rank);
 }
 
 // -- groups -------------------------------------------------------------------------------------------------
@@ -211,6 +219,7 @@ void scheduler_core::use_group(const group_ready& group) {
   group_ = group;
   epoch_ = group.epoch;
   forget_steps();
+  if (!group.graphs_kept) quarantined_.clear();
   planner_.reset(epoch_);
   advance();
 }
@@ -225,9 +234,9 @@ void scheduler_core::lose_group(const group_lost& lost) {
   advance();
 }
 
-void scheduler_core::lose(std::string reason, bool device_lost) {
+void scheduler_core::lose(std::string reason, bool device_lost, loss_cause cause, int32_t rank) {
   const auto watcher = group_->watcher;
-  const group_lost lost{group_->epoch, std::move(reason), device_lost};
+  const group_lost lost{group_->epoch, std::move(reason), device_lost, cause, rank};
   lose_group(lost);
   self_->send(watcher, lost);
 }

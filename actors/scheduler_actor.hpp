@@ -32,8 +32,8 @@ struct scheduler_options {
 /// then starts over from what the clients already have, as soon as the supervisor brings a new group.
 ///
 /// It also says how each step is run: by its bucket's graph, or, for a sample of them, also without it to
-/// compare. A graph that gives other bits is quarantined: its bucket runs without it for the rest of the
-/// group's life. What clients got of a verified step is what ran without a graph; what graphs computed
+/// compare. A graph that gives other bits is quarantined: its bucket runs without it as long as any rank keeps
+/// its graphs, over groups. What clients got of a verified step is what ran without a graph; what graphs computed
 /// before it is not trusted any more: all running requests are recomputed from the tokens already sent.
 class scheduler_core {
  public:
@@ -81,7 +81,8 @@ class scheduler_core {
   void finish(const step_in_flight& done);
   void quarantine(const step_in_flight& wrong);
   void forget_steps();
-  void lose(std::string reason, bool device_lost = false);
+  void lose(std::string reason, bool device_lost = false, loss_cause cause = loss_cause::unknown,
+            int32_t rank = -1);
   void deliver_events();
   void acquire_media(request_id id);
   void release_media(request_id id);

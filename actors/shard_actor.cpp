@@ -72,7 +72,8 @@ std::unique_ptr<model::model_runner> make_runner(const shard_options& options,
   return std::make_unique<model::model_runner>(
       make_backend(options.backend), model, options.limits,
       load_weights(options, model, report), std::move(symmetric), std::move(pool),
-      model::runner_options{options.activation, options.eager, options.epoch, options.token_mask});
+      model::runner_options{options.activation, options.eager, options.epoch, options.token_mask,
+                            options.alone});
 }
 
 /// What the device could give beyond what the runner's ledger names.
@@ -111,7 +112,13 @@ shard_opened open(shard_state& state, const shard_options& options,
   return {capture(*state.runner, options, report)};
 }
 
-/// Counters start with the first step: by then every actor of this process has captured and allocated.
+caf::result<shard_opened> join(shard_state& state, const join_group& message) {
+  if (state.runner == nullptr) return make_error(engine_error::not_open, "no model is loaded");
+  state.counted = false;
+  return shard_opened{state.runner->join(message.symmetric_descriptors, message.epoch)};
+}
+
+/// Counters start with a group's first step: by then every actor of this process has captured and allocated.
 void remember_start(shard_state& state) {
   if (std::exchange(state.counted, true)) return;
   const auto now = gpu::read_counters();
@@ -154,6 +161,10 @@ shard_actor::behavior_type shard(self_pointer self, device_worker_options option
         return guarded_on_device<shard_opened>(shared->lost, [&] {
           return open(self->state, message.options, shared->make_backend, report);
         });
+      },
+      [self, shared](const join_group& message) {
+        return guarded_on_device<shard_opened>(shared->lost,
+                                               [&] { return join(self->state, message); });
       },
       [self, shared](const run_step& message) {
         return guarded_on_device<step_completed>(shared->lost,

@@ -1,6 +1,7 @@
 #include "actors/shard_process.hpp"
 
 #include "actors/child_process.hpp"
+#include "actors/descriptor_passing.hpp"
 #include "actors/errors.hpp"
 #include "actors/shard_actor.hpp"
 #include "actors/system.hpp"
@@ -39,7 +40,6 @@ constexpr int control_descriptor = first_inherited_descriptor;
 constexpr int report_descriptor = first_inherited_descriptor + 1;
 constexpr int pool_descriptor = first_inherited_descriptor + 2;
 constexpr int staging_descriptor = first_inherited_descriptor + 3;
-constexpr int first_symmetric_descriptor = first_inherited_descriptor + 4;
 // Without its node a shard is useless: what it computes then may be cut short.
 constexpr std::chrono::milliseconds farewell_timeout{1'000};
 // For the message that says why, on its way to the node.
@@ -134,12 +134,18 @@ shard_door_actor::behavior_type shard_door(shard_door_actor::stateful_pointer<do
   return {std::move(open)};
 }
 
-/// Returns when the node closed the control pipe, which it also does by dying.
-void wait_for_end_of(int descriptor) {
-  char byte = 0;
-  while (true) {
-    const auto got = ::read(descriptor, &byte, 1);
-    if (got == 0 || (got < 0 && errno != EINTR)) return;
+/// Holds the memory of one group after another; that of the last one stays until the shard has surely mapped
+/// it, which it has before the node gives the next. Returns when the node closed the control socket, which it
+/// also does by dying.
+void hold_memory_until_end_of(int control) {
+  std::vector<file_descriptor> held;
+  try {
+    while (auto taken = take_descriptors(control)) {
+      held = *std::move(taken);
+      confirm_descriptors(control, held);
+    }
+  } catch (const launch_error& failure) {
+    spdlog::error("this process ends: memory of a group: {}", failure.what());
   }
 }
 
@@ -151,7 +157,7 @@ int serve(const std::string& secret, gpu::backend_factory make_backend) {
   const auto port = system.middleman().publish(door, 0, loopback);
   if (!port) throw launch_error("cannot listen on loopback: " + describe(port.error()));
   write_all(report_descriptor, port_text(*port));
-  wait_for_end_of(control_descriptor);
+  hold_memory_until_end_of(control_descriptor);
   exit_after(farewell_timeout, EXIT_SUCCESS);
   caf::anon_send_exit(door, caf::exit_reason::kill);
   system.await_actors_before_shutdown(false);
@@ -165,20 +171,18 @@ using launcher_pointer = shard_launcher_actor::stateful_pointer<shard_process_st
 /// Starts the child and learns its port. The state keeps what was started, whatever happens later.
 uint16_t start_child(shard_process_state& state, const launch_shard& launch,
                      const shard_process_launcher_options& options, const std::string& secret) {
-  auto control = make_pipe();
+  auto [ours, childs] = make_socket_pair();
   auto report = make_pipe();
-  std::vector<int> inherited{control.read.number(), report.write.number(),
-                             launch.visual_pool_descriptor, launch.staging_descriptor};
-  inherited.insert(inherited.end(), launch.symmetric_descriptors.begin(),
-                   launch.symmetric_descriptors.end());
-  write_all(control.write.number(), secret);  // before the child lives: it cannot have closed its end
+  const std::vector<int> inherited{childs.number(), report.write.number(),
+                                   launch.visual_pool_descriptor, launch.staging_descriptor};
+  write_all(ours.number(), secret);  // before the child lives: it cannot have closed its end
   state.child = std::make_unique<child_process>(
       options.program,
       std::vector<std::string>{shard_command, "--parent", std::to_string(::getpid())},
       std::vector<std::string>{std::string(shard_process_variable) + "=1"}, inherited);
-  state.control = std::make_unique<file_descriptor>(std::move(control.write));
+  state.control = std::make_unique<file_descriptor>(std::move(ours));
   report.write.reset();  // else the end of the child would not end the pipe
-  control.read.reset();
+  childs.reset();
   const auto text = read_exactly(report.read.number(), port_text(0).size(), options.start_timeout);
   return static_cast<uint16_t>(std::stoi(text));
 }
@@ -209,11 +213,19 @@ shard_launched launch_process(launcher_pointer self, const launch_shard& launch,
   const auto port = start_child(self->state, launch, options, secret);
   auto [shard, tower] = connect(self->system(), port, {secret, launch.with_vision_tower},
                                 options.start_timeout);
-  shard_launched launched{std::move(shard), std::move(tower), {}, pool_descriptor, staging_descriptor};
-  for (size_t i = 0; i < launch.symmetric_descriptors.size(); ++i)
-    launched.symmetric_descriptors.push_back(first_symmetric_descriptor + static_cast<int>(i));
+  shard_launched launched{std::move(shard), std::move(tower),
+                          pass_descriptors(self->state.control->number(),
+                                           launch.symmetric_descriptors, options.hand_over_timeout),
+                          pool_descriptor, staging_descriptor};
   spdlog::info("shard process {} listens to this node", self->state.child->id());
   return launched;
+}
+
+handed_over hand_over_to_process(const shard_process_state& state, const hand_over& given,
+                                 const shard_process_launcher_options& options) {
+  if (state.control == nullptr) throw launch_error("no shard process was started");
+  return {pass_descriptors(state.control->number(), given.symmetric_descriptors,
+                           options.hand_over_timeout)};
 }
 
 }  // namespace
@@ -249,9 +261,16 @@ shard_process_state::~shard_process_state() = default;
 
 shard_launcher_actor::behavior_type shard_process_launcher(launcher_pointer self,
                                                            shard_process_launcher_options options) {
-  return {[self, options = std::move(options)](const launch_shard& launch) {
-    return guarded<shard_launched>([&] { return launch_process(self, launch, options); });
-  }};
+  const auto shared = std::make_shared<const shard_process_launcher_options>(std::move(options));
+  return {
+      [self, shared](const launch_shard& launch) {
+        return guarded<shard_launched>([&] { return launch_process(self, launch, *shared); });
+      },
+      [self, shared](const hand_over& given) {
+        return guarded<handed_over>(
+            [&] { return hand_over_to_process(self->state, given, *shared); });
+      },
+  };
 }
 
 shard_launcher_actor::behavior_type shard_thread_launcher(shard_launcher_actor::pointer self,
@@ -266,7 +285,8 @@ shard_launcher_actor::behavior_type shard_thread_launcher(shard_launcher_actor::
     launched.visual_pool_descriptor = launch.visual_pool_descriptor;
     launched.staging_descriptor = launch.staging_descriptor;
     return launched;
-  }};
+  },
+          [](const hand_over& given) { return handed_over{given.symmetric_descriptors}; }};
 }
 
 }  // namespace troupe::actors

@@ -18,11 +18,13 @@
 ///
 ///   node                                          child
 ///   launcher: fork and exec ---------------------> run_shard_process
-///   secret through the control pipe -------------> reads it, listens on 127.0.0.1, any port
+///   secret through the control socket -----------> reads it, listens on 127.0.0.1, any port
 ///             <------------------ the port through the report pipe
 ///   connects, open_door{secret} -----------------> the door compares, closes the port, and only then
 ///             <---------------------------------- gives its shard, and a vision tower if asked for
-///   holds the control pipe open                    its end of file means the node is gone: exit
+///   symmetric memory through the control socket -> holds it for the shard to map, answers with its numbers;
+///                                                  again for every new group that the shard joins
+///   holds the control socket open                  its end means the node is gone: exit
 namespace troupe::actors {
 
 /// The command word by which a program knows that it is to be a shard: `program shard --parent PID`.
@@ -49,6 +51,7 @@ struct shard_process_launcher_options {
   std::string program;  // an executable that calls parse_shard_command
   // To listen, and to be connected. A child that ends is noticed at once.
   std::chrono::milliseconds start_timeout{120'000};
+  std::chrono::milliseconds hand_over_timeout{5'000};  // of a process that runs
 };
 
 class child_process;

@@ -48,6 +48,8 @@ constexpr std::chrono::milliseconds heartbeat_interval{1'000};
 // A frozen or cut-off process is noticed after this. Ends that come with a closed connection are noticed at
 // once; a process that only had to wait for a busy machine must not be given up: its weights go with it.
 constexpr std::chrono::milliseconds connection_timeout{5'000};
+// A rank whose group was aborted leaves its step at once: one that takes longer is started anew.
+constexpr std::chrono::milliseconds join_timeout_max{10'000};
 constexpr size_t num_media_workers = 2;
 constexpr size_t known_pictures = 16'384;
 // All of an engine's actors together get this long to end.
@@ -94,10 +96,12 @@ system_config::system_config() {
   load<caf::io::middleman>();
   add_message_type<open_shard>("troupe_open_shard");
   add_message_type<shard_opened>("troupe_shard_opened");
+  add_message_type<join_group>("troupe_join_group");
   add_message_type<open_vision_tower>("troupe_open_vision_tower");
   add_message_type<vision_tower_opened>("troupe_vision_tower_opened");
   add_message_type<encode_media>("troupe_encode_media");
   add_message_type<media_encoded>("troupe_media_encoded");
+  add_message_type<count_anew>("troupe_count_anew");
   add_message_type<shard_progress>("troupe_shard_progress");
   add_message_type<run_step>("troupe_run_step");
   add_message_type<step_completed>("troupe_step_completed");
@@ -291,6 +295,7 @@ supervisor_options engine::state::supervise(const inner_gateway_actor& front,
   options.staging_descriptor = staging->file_descriptor();
   options.isolated = where.isolated;
   options.make_launcher = launcher();
+  options.join_timeout = std::min(join_timeout_max, config.limits.step_timeout);
   options.gateway = front;
   options.scheduler = scheduler;
   options.encoder = encoder;

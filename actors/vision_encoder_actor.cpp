@@ -13,6 +13,8 @@
 namespace troupe::actors {
 namespace {
 
+using blame = vision_slots::blame;
+
 int64_t bytes_of(const model::patch_rows& rows) {
   return static_cast<int64_t>(rows.pixels.size());
 }
@@ -215,28 +217,29 @@ void vision_encoder_core::feed_tower() {
     // A run waits for the one before it: each of them has its own time.
     const auto timeout = options_.work_timeout * model::vision_staging::num_slots;
     self_->request(tower_->tower, timeout, *std::move(run))
-        .then([this, slot, epoch = tower_->epoch](
-                  const media_encoded& encoded) { take_encoded(epoch, slot, encoded); },
-              [this, slot, epoch = tower_->epoch](const caf::error& failure) {
-                take_tower_failure(epoch, slot, failure);
+        .then([this, slot, tower = num_towers_](
+                  const media_encoded& encoded) { take_encoded(tower, slot, encoded); },
+              [this, slot, tower = num_towers_](const caf::error& failure) {
+                take_tower_failure(tower, slot, failure);
               });
   }
 }
 
-void vision_encoder_core::take_encoded(uint64_t epoch, int32_t slot, const media_encoded& encoded) {
-  if (!tower_ || tower_->epoch != epoch) return;  // of a tower that was lost meanwhile
+void vision_encoder_core::take_encoded(uint64_t tower, int32_t slot, const media_encoded& encoded) {
+  if (!tower_ || tower != num_towers_) return;  // of a tower that was lost meanwhile
   graph_captures_after_start_ = encoded.graph_captures_after_start;
   arena_allocations_after_start_ = encoded.arena_allocations_after_start;
   for (const auto& digest : slots_.finish(slot)) rows_.filled(digest);
   serve_waiting();  // rows that nobody waits for any more can be given to the next
 }
 
-void vision_encoder_core::take_tower_failure(uint64_t epoch, int32_t slot, const caf::error& failure) {
-  if (!tower_ || tower_->epoch != epoch) return;
+void vision_encoder_core::take_tower_failure(uint64_t tower, int32_t slot, const caf::error& failure) {
+  if (!tower_ || tower != num_towers_) return;
   const auto why = describe(failure);
   spdlog::error("the vision tower failed: {}", why);
   if (means_loss(failure)) {
-    const group_lost lost{epoch, "vision tower: " + why, is(failure, engine_error::device_lost)};
+    const group_lost lost{tower_->epoch, "vision tower: " + why, is(failure, engine_error::device_lost),
+                          loss_cause::rank, tower_rank};
     self_->send(tower_->watcher, lost);
     return lose_tower(lost);
   }
@@ -244,7 +247,9 @@ void vision_encoder_core::take_tower_failure(uint64_t epoch, int32_t slot, const
   feed_tower();
 }
 
+/// A tower that outlived its group goes on with what it has.
 void vision_encoder_core::use_tower(const tower_ready& ready) {
+  if (!tower_ || tower_->tower != ready.tower) ++num_towers_;
   tower_ = ready;
   feed_tower();
 }
@@ -252,8 +257,8 @@ void vision_encoder_core::use_tower(const tower_ready& ready) {
 void vision_encoder_core::lose_tower(const group_lost& lost) {
   if (!tower_ || tower_->epoch != lost.epoch) return;
   tower_.reset();
-  const auto blame = lost.tower_blameless ? vision_slots::blame::nobody : vision_slots::blame::at_tower;
-  for (const auto& digest : slots_.take_back(blame))
+  const bool elsewhere = lost.cause == loss_cause::rank && lost.rank != tower_rank;
+  for (const auto& digest : slots_.take_back(elsewhere ? blame::nobody : blame::at_tower))
     fail_claim(digest, fmt::format("{} vision towers were lost while they encoded the picture, the last: {}",
                                    vision_slots::max_losses, lost.reason));
 }

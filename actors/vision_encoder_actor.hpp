@@ -61,7 +61,7 @@ struct vision_encoder_options {
 ///                   answer
 ///
 /// Each worker holds at most one piece of work and the tower one per slot; all else waits here, where it can
-/// be dropped. A tower lives and dies with its group: what one had not encoded when it was lost, the next
+/// be dropped. A tower lives and dies with its shard: what one had not encoded when it was lost, the next
 /// encodes.
 class vision_encoder_core {
  public:
@@ -111,8 +111,8 @@ class vision_encoder_core {
   void serve_waiting();
   pixel_job job_for(const plan::media_digest& digest) const;
   void feed_tower();
-  void take_encoded(uint64_t epoch, int32_t slot, const media_encoded& encoded);
-  void take_tower_failure(uint64_t epoch, int32_t slot, const caf::error& failure);
+  void take_encoded(uint64_t tower, int32_t slot, const media_encoded& encoded);
+  void take_tower_failure(uint64_t tower, int32_t slot, const caf::error& failure);
   void fail_claim(const plan::media_digest& digest, const std::string& why);
   void answer_ready();
   rows_acquired rows_of(request_id id, const plan::prompt& prompt) const;
@@ -128,6 +128,7 @@ class vision_encoder_core {
   std::unordered_map<plan::media_digest, std::vector<int32_t>, media_digest_hash> claims_;
   vision_slots slots_;
   std::optional<tower_ready> tower_;  // empty while there is none to encode
+  uint64_t num_towers_ = 0;           // so far: answers of earlier ones have no effect
   std::string towers_ended_;          // why there will be none; empty: there may be
   int64_t graph_captures_after_start_ = 0;
   int64_t arena_allocations_after_start_ = 0;

@@ -133,6 +133,7 @@ vision_tower_actor::behavior_type vision_tower(self_pointer self, device_worker_
       [self, shared](const encode_media& message) {
         return guarded_on_device<media_encoded>(shared->lost, [&] { return start(self, message); });
       },
+      [self](count_anew) { self->state.counted = false; },
       [self, shared](caf::tick_atom) { poll(self, shared->lost); },
   };
 }

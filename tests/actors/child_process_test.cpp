@@ -1,4 +1,5 @@
 #include "actors/child_process.hpp"
+#include "actors/descriptor_passing.hpp"
 #include "actors/engine_messages.hpp"
 #include "actors/errors.hpp"
 #include "actors/shard_process.hpp"
@@ -122,13 +123,13 @@ BOOST_AUTO_TEST_CASE(a_shard_started_by_hand_ends_at_once) {
 }
 
 BOOST_AUTO_TEST_CASE(whoever_does_not_know_the_secret_gets_no_shard) {
-  auto control = actors::make_pipe();
+  const auto [control, childs] = actors::make_socket_pair();
   auto report = actors::make_pipe();
   const std::string secret(32, 's');
-  BOOST_REQUIRE(::write(control.write.number(), secret.data(), secret.size()) == std::ssize(secret));
+  BOOST_REQUIRE(::write(control.number(), secret.data(), secret.size()) == std::ssize(secret));
   const actors::child_process child(TROUPE_SHARD_PROGRAM,
                                     {"shard", "--parent", std::to_string(::getpid())}, {},
-                                    {control.read.number(), report.write.number()});
+                                    {childs.number(), report.write.number()});
   std::string port(5, '0');
   for (auto& digit : port) BOOST_REQUIRE(::read(report.read.number(), &digit, 1) == 1);
 

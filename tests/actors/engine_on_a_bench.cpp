@@ -99,7 +99,7 @@ actors::vision_tower_actor::behavior_type fake_tower(
         return self->state.unanswered.emplace_back(
             self->make_response_promise<actors::media_encoded>());
       },
-      [](caf::tick_atom) {}};
+      [](actors::count_anew) {}, [](caf::tick_atom) {}};
 }
 
 struct fake_shard_state {
@@ -108,11 +108,26 @@ struct fake_shard_state {
   actors::shard_options options;
   uint64_t next_step = 1;
   std::vector<caf::typed_response_promise<actors::step_completed>> unanswered;
+  std::vector<caf::typed_response_promise<actors::shard_opened>> never_joined;
 };
+
+/// In a group from now on, with an empty cache.
+actors::shard_opened enter(fake_shard_state& state, fake_machine& machine, uint64_t epoch) {
+  const auto rank = state.options.tp_rank;
+  state.options.epoch = epoch;
+  state.options.alone = false;
+  state.next_step = 1;
+  state.model.emplace(state.options.limits);
+  if (rank == 0) machine.seen.epochs.push_back(epoch);
+  actors::shard_opened opened{{1, 1}};
+  if (machine.behave.graphs) opened.graphs = machine.behave.graphs(rank, epoch);
+  return opened;
+}
 
 /// As strict as a real shard: runs exactly the next step of its epoch, or refuses.
 std::string refusal_of(const plan::step_plan& plan, actors::step_order order,
                        const fake_shard_state& state) {
+  if (state.options.alone) return "opened alone, expected to have joined a group";
   if (plan.epoch != state.options.epoch)
     return fmt::format("epoch {}, expected {}", plan.epoch, state.options.epoch);
   const uint64_t expected = state.next_step - (order == actors::step_order::recheck ? 1 : 0);
@@ -143,13 +158,20 @@ actors::shard_actor::behavior_type fake_shard(
   return {
       [self, machine](const actors::open_shard& message) {
         const auto& options = self->state.options = message.options;
-        self->state.model.emplace(options.limits);
-        if (options.tp_rank == 0) machine->seen.epochs.push_back(options.epoch);
         machine->seen.shards.resize(static_cast<size_t>(options.tp_size));
         machine->seen.shards[static_cast<size_t>(options.tp_rank)] = self;
-        actors::shard_opened opened{{options.epoch, 1}};
-        if (machine->behave.graphs) opened.graphs = machine->behave.graphs(options.tp_rank, options.epoch);
-        return opened;
+        machine->seen.launches.push_back(options.tp_rank);
+        if (options.alone) return actors::shard_opened{};
+        return enter(self->state, *machine, options.epoch);
+      },
+      [self, machine](const actors::join_group& message) -> caf::result<actors::shard_opened> {
+        auto& state = self->state;
+        const auto rank = state.options.tp_rank;
+        if (machine->behave.ranks_silent_to_joining.contains(rank))
+          return state.never_joined.emplace_back(self->make_response_promise<actors::shard_opened>());
+        if (machine->behave.ranks_that_do_not_join.contains(rank))
+          return actors::make_error(actors::engine_error::peer_lost, "told not to join");
+        return enter(state, *machine, message.epoch);
       },
       [self, machine](const actors::run_step& message) -> caf::result<actors::step_completed> {
         auto& state = self->state;
@@ -178,7 +200,8 @@ actors::shard_launcher_actor::behavior_type fake_launcher(actors::shard_launcher
     launched.shard = self->spawn<caf::linked>(fake_shard, machine);
     if (launch.with_vision_tower) launched.tower = self->spawn<caf::linked>(fake_tower, machine);
     return launched;
-  }};
+  },
+          [](const actors::hand_over& given) { return actors::handed_over{given.symmetric_descriptors}; }};
 }
 
 /// A client's end: writes down what it hears.

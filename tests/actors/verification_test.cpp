@@ -166,19 +166,24 @@ BOOST_AUTO_TEST_CASE(a_graph_that_differs_in_a_pause_is_not_used_again) {
   BOOST_REQUIRE_EQUAL(bench.check(), "");
 }
 
-BOOST_AUTO_TEST_CASE(a_new_group_has_new_graphs) {
-  engine_bench bench({.verify_every = 1});
-  bench.fakes().broken_graphs = {1};
-  const auto request = bench.text_request("Hello", 60);
-  bench.submit(request);
-  bench.run_some(150);
-  BOOST_TEST(bench.status().verification.graphs_quarantined == 1);
-  bench.fakes().broken_graphs.clear();
-  caf::anon_send_exit(bench.seen().shards.at(0), caf::exit_reason::kill);
-  bench.pass(100ms);
-  require_right_answer(bench, *request);
-  BOOST_TEST(bench.status().verification.graphs_quarantined == 0);
-  BOOST_TEST(bench.status().verification.mismatches >= 1);
+/// A rank that is kept has the graphs it had; a group of new ranks has new ones.
+BOOST_AUTO_TEST_CASE(a_graph_stays_quarantined_as_long_as_a_rank_may_have_it) {
+  for (const bool all_die : {false, true}) {
+    engine_bench bench({.verify_every = 1});
+    bench.fakes().broken_graphs = {1};
+    const auto request = bench.text_request("Hello", 60);
+    bench.submit(request);
+    bench.run_some(150);
+    BOOST_TEST(bench.status().verification.graphs_quarantined == 1);
+    bench.fakes().broken_graphs.clear();
+    caf::anon_send_exit(bench.seen().shards.at(0), caf::exit_reason::kill);
+    if (all_die) caf::anon_send_exit(bench.seen().shards.at(1), caf::exit_reason::kill);
+    bench.pass(100ms);
+    require_right_answer(bench, *request);
+    BOOST_TEST(bench.status().recovery.ranks_kept == (all_die ? 0 : 1));
+    BOOST_TEST(bench.status().verification.graphs_quarantined == (all_die ? 0 : 1));
+    BOOST_TEST(bench.status().verification.mismatches >= 1);
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()
