@@ -99,7 +99,10 @@ actors::vision_tower_actor::behavior_type fake_tower(
         return self->state.unanswered.emplace_back(
             self->make_response_promise<actors::media_encoded>());
       },
-      [](actors::count_anew) {}, [](caf::tick_atom) {}};
+      [](actors::count_anew) {},
+      [self](caf::tick_atom) {
+        for (auto& run : std::exchange(self->state.unanswered, {})) run.deliver(actors::media_encoded{});
+      }};
 }
 
 struct fake_shard_state {
@@ -160,17 +163,20 @@ actors::shard_actor::behavior_type fake_shard(
         const auto& options = self->state.options = message.options;
         machine->seen.shards.resize(static_cast<size_t>(options.tp_size));
         machine->seen.shards[static_cast<size_t>(options.tp_rank)] = self;
-        machine->seen.launches.push_back(options.tp_rank);
+        machine->seen.launches.resize(static_cast<size_t>(options.tp_size));
+        ++machine->seen.launches[static_cast<size_t>(options.tp_rank)];
         if (options.alone) return actors::shard_opened{};
         return enter(self->state, *machine, options.epoch);
       },
       [self, machine](const actors::join_group& message) -> caf::result<actors::shard_opened> {
         auto& state = self->state;
         const auto rank = state.options.tp_rank;
-        if (machine->behave.ranks_silent_to_joining.contains(rank))
+        if (machine->behave.silent_to_join.erase(rank) > 0)
           return state.never_joined.emplace_back(self->make_response_promise<actors::shard_opened>());
-        if (machine->behave.ranks_that_do_not_join.contains(rank))
+        if (machine->behave.refuse_to_join.erase(rank) > 0) {
+          ++machine->seen.joins_refused;
           return actors::make_error(actors::engine_error::peer_lost, "told not to join");
+        }
         return enter(state, *machine, message.epoch);
       },
       [self, machine](const actors::run_step& message) -> caf::result<actors::step_completed> {

@@ -33,9 +33,9 @@ namespace troupe::testing {
 /// How the fakes behave; tests change it while the engine runs.
 struct fake_behaviours {
   bool shards_are_silent = false;
-  bool tower_is_silent = false;
-  std::set<int32_t> ranks_that_do_not_join;  // they refuse
-  std::set<int32_t> ranks_silent_to_joining;
+  bool tower_is_silent = false;  // until it gets a tick
+  std::set<int32_t> refuse_to_join;  // ranks, each once
+  std::set<int32_t> silent_to_join;
   bool tower_fails = false;
   int32_t tower_loses_device = 0;  // with so many runs to come
   std::optional<actors::refusal> refuse_pictures;
@@ -51,7 +51,8 @@ struct fake_records {
   std::vector<actors::shard_actor> shards;      // [rank] of the newest group
   actors::vision_tower_actor tower;             // of the newest group
   std::vector<uint64_t> epochs;                 // of groups, as rank 0 opened in them or joined them
-  std::vector<int32_t> launches;                // ranks
+  std::vector<int32_t> launches;                // of each rank
+  int32_t joins_refused = 0;
   std::vector<plan::media_digest> encoded;      // in the order of the tower
   int32_t devices_lost = 0;                     // by towers
   int32_t pictures_processed = 0;

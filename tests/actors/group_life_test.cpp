@@ -143,6 +143,178 @@ BOOST_AUTO_TEST_CASE(a_loss_of_an_old_epoch_has_no_effect) {
   BOOST_TEST(bench.seen().epochs.size() == 1U);
 }
 
+// -- who stays ----------------------------------------------------------------------------------------------
+
+BOOST_AUTO_TEST_CASE(who_did_not_lose_the_group_stays) {
+  for (const size_t dead : {0U, 1U, 2U}) {
+    engine_bench bench({.ranks = 3});
+    const auto shards = bench.seen().shards;
+    const auto tower = bench.seen().tower;
+    two_requests requests(bench);
+    bench.run_some(60);
+    caf::anon_send_exit(shards[dead], caf::exit_reason::kill);
+    bench.pass(100ms);
+    requests.require_same_answers(bench);
+    for (size_t rank = 0; rank < shards.size(); ++rank) {
+      BOOST_TEST(bench.seen().launches[rank] == (rank == dead ? 2 : 1));
+      BOOST_TEST((bench.seen().shards[rank] == shards[rank]) == (rank != dead));
+    }
+    BOOST_TEST((bench.seen().tower == tower) == (dead != 0));
+    const auto recovery = bench.status().recovery;
+    BOOST_TEST(recovery.groups_lost == 1);
+    BOOST_TEST(recovery.ranks_kept == 2);
+    BOOST_TEST(recovery.ranks_replaced == 1);
+    BOOST_TEST(recovery.last_seconds < 0.2);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_picture_under_way_goes_on_when_its_tower_stays) {
+  for (size_t jobs = 20; jobs < 60; jobs += 2) {
+    engine_bench bench;
+    bench.fakes().tower_is_silent = true;
+    two_requests requests(bench);
+    bench.run_some(jobs);
+    caf::anon_send_exit(bench.seen().shards.at(1), caf::exit_reason::kill);
+    bench.pass(100ms);
+    BOOST_TEST((bench.of(requests.picture->id).end == ending::none));
+    caf::anon_send(bench.seen().tower, caf::tick_atom::value);
+    bench.pass(100ms);
+    requests.require_same_answers(bench);
+    BOOST_TEST(bench.seen().encoded.size() == 1U);
+    BOOST_TEST((bench.seen().launches == std::vector<int32_t>{1, 2}));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_tower_that_outlived_a_group_is_still_watched) {
+  engine_bench bench;
+  caf::anon_send_exit(bench.seen().shards.at(1), caf::exit_reason::kill);
+  bench.pass(100ms);
+  bench.fakes().tower_loses_device = 1;
+  two_requests requests(bench);
+  bench.pass(100ms);
+  requests.require_same_answers(bench);
+  BOOST_TEST((bench.seen().epochs == std::vector<uint64_t>{1, 2, 3}));
+  BOOST_TEST((bench.seen().launches == std::vector<int32_t>{2, 2}));
+}
+
+BOOST_AUTO_TEST_CASE(nobody_stays_where_ranks_disagree) {
+  engine_bench bench;
+  bool lied = false;
+  bench.fakes().on_step = [&](int32_t rank, actors::step_completed honest) {
+    if (rank == 1 && !std::exchange(lied, true)) ++honest.result.content.low;
+    return honest;
+  };
+  two_requests requests(bench);
+  bench.pass(100ms);
+  requests.require_same_answers(bench);
+  BOOST_TEST((bench.seen().launches == std::vector<int32_t>{2, 2}));
+  BOOST_TEST(bench.status().recovery.ranks_kept == 0);
+}
+
+/// Whose device or memory failed is started anew.
+BOOST_AUTO_TEST_CASE(a_rank_that_fails_by_itself_goes_and_the_others_stay) {
+  engine_bench bench;
+  bool failed = false;
+  bench.fakes().on_step = [&](int32_t rank, actors::step_completed honest)
+      -> caf::result<actors::step_completed> {
+    if (rank == 1 && honest.result.step == 4 && !std::exchange(failed, true))
+      return actors::make_error(actors::engine_error::device_failed, "a copy failed");
+    return honest;
+  };
+  two_requests requests(bench);
+  bench.pass(100ms);
+  requests.require_same_answers(bench);
+  BOOST_TEST((bench.seen().launches == std::vector<int32_t>{1, 2}));
+}
+
+BOOST_AUTO_TEST_CASE(who_waited_for_a_late_rank_stays_and_so_does_the_late_one_if_it_answers) {
+  for (const bool answers : {true, false}) {
+    engine_bench bench;
+    bool late = false;
+    bench.fakes().on_step = [&](int32_t rank, actors::step_completed honest)
+        -> caf::result<actors::step_completed> {
+      if (rank == 0 && honest.result.step == 4 && !std::exchange(late, true))
+        return actors::make_error(actors::engine_error::peer_lost, "a peer was later than 30000 ms");
+      return honest;
+    };
+    if (!answers) bench.fakes().silent_to_join = {1};
+    two_requests requests(bench);
+    bench.pass(9'900ms);
+    if (!answers) BOOST_TEST(bench.seen().launches[1] == 1);  // it may still answer
+    bench.pass(4'000ms);
+    requests.require_same_answers(bench);
+    BOOST_TEST((bench.seen().launches == std::vector<int32_t>{1, answers ? 1 : 2}));
+    BOOST_TEST((bench.seen().epochs == std::vector<uint64_t>{1, 2}));
+    BOOST_TEST(bench.status().recovery.ranks_kept == (answers ? 2 : 1));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_group_that_is_late_again_soon_is_made_anew) {
+  engine_bench bench;
+  int32_t late = 0;
+  bench.fakes().on_step = [&](int32_t rank, actors::step_completed honest)
+      -> caf::result<actors::step_completed> {
+    if (rank == 0 && honest.result.step == 4 && late++ < 2)
+      return actors::make_error(actors::engine_error::peer_lost, "a peer was later than 30000 ms");
+    return honest;
+  };
+  two_requests requests(bench);
+  bench.pass(100ms);
+  requests.require_same_answers(bench);
+  BOOST_TEST((bench.seen().epochs == std::vector<uint64_t>{1, 2, 3}));
+  BOOST_TEST((bench.seen().launches == std::vector<int32_t>{2, 2}));
+}
+
+/// The tower goes with its shard, and the encoder hears of it, although it was not told of the loss at first.
+BOOST_AUTO_TEST_CASE(who_refuses_to_join_is_started_anew_in_the_same_group) {
+  for (const int32_t refusing : {0, 1}) {
+    engine_bench bench({.ranks = 3});
+    bench.fakes().refuse_to_join = {refusing};
+    bench.fakes().tower_is_silent = true;
+    two_requests requests(bench);
+    bench.run_some(50);
+    caf::anon_send_exit(bench.seen().shards.at(2), caf::exit_reason::kill);
+    bench.run();
+    bench.fakes().tower_is_silent = false;
+    caf::anon_send(bench.seen().tower, caf::tick_atom::value);
+    bench.pass(100ms);
+    requests.require_same_answers(bench);
+    BOOST_TEST(bench.seen().joins_refused == 1);
+    BOOST_TEST((bench.seen().epochs == std::vector<uint64_t>{1, 2}));
+    const std::vector<int32_t> launches{1 + (refusing == 0), 1 + (refusing == 1), 2};
+    BOOST_TEST((bench.seen().launches == launches));
+    BOOST_TEST(bench.status().recovery.groups_lost == 1);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_new_rank_that_does_not_join_loses_the_group_again) {
+  engine_bench bench;
+  bench.fakes().refuse_to_join = {1};
+  two_requests requests(bench);
+  bench.run_some(60);
+  caf::anon_send_exit(bench.seen().shards.at(1), caf::exit_reason::kill);
+  bench.pass(100ms);
+  requests.require_same_answers(bench);
+  BOOST_TEST((bench.seen().epochs == std::vector<uint64_t>{1, 2, 3}));
+  BOOST_TEST((bench.seen().launches == std::vector<int32_t>{1, 3}));
+}
+
+BOOST_AUTO_TEST_CASE(ranks_may_die_while_they_join) {
+  for (size_t jobs = 0; jobs < 40; ++jobs) {
+    engine_bench bench({.ranks = 3});
+    two_requests requests(bench);
+    bench.run_some(60);
+    caf::anon_send_exit(bench.seen().shards.at(jobs % 3), caf::exit_reason::kill);
+    bench.run_some(jobs);
+    caf::anon_send_exit(bench.seen().shards.at((jobs + 1) % 3), caf::exit_reason::kill);
+    bench.pass(100ms);
+    requests.require_same_answers(bench);
+    BOOST_TEST(bench.seen().refused_plans.empty());
+  }
+}
+
+// -- what makes a group -------------------------------------------------------------------------------------
+
 BOOST_AUTO_TEST_CASE(ranks_must_have_captured_the_same_graphs) {
   engine_bench bench;
   bench.fakes().graphs = [](int32_t rank, uint64_t epoch) {

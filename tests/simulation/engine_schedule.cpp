@@ -258,6 +258,7 @@ void engine_schedule::break_a_shard() {
   if (faults_left_ == 0) return;
   take_fault();
   const int32_t kind = pick(random_, 0, 5);
+  let_a_rank_not_join();
   if (kind == 0) {
     const auto rank = static_cast<size_t>(pick(random_, 0, options_.ranks - 1));
     say(fmt::format("the shard of rank {} dies", rank));
@@ -270,6 +271,16 @@ void engine_schedule::break_a_shard() {
   armed_ = kind == 1                         ? rank_fault::refusal
            : kind == 2 && options_.ranks > 1 ? rank_fault::other_token
                                              : rank_fault::other_digest;
+}
+
+/// Of the next group. A new rank that does not join loses that one as well.
+void engine_schedule::let_a_rank_not_join() {
+  if (faults_left_ == 0 || !chance(random_, 30)) return;
+  take_fault();
+  const int32_t rank = pick(random_, 0, options_.ranks - 1);
+  const bool silent = chance(random_, 30);
+  say(fmt::format("rank {} will {} to join", rank, silent ? "be silent when asked" : "refuse"));
+  (silent ? bench_.fakes().silent_to_join : bench_.fakes().refuse_to_join).insert(rank);
 }
 
 void engine_schedule::break_the_tower(bool at_once) {
@@ -378,6 +389,8 @@ void engine_schedule::finish() {
   armed_ = rank_fault::none;
   bench_.fakes().tower_fails = false;
   bench_.fakes().tower_loses_device = 0;
+  bench_.fakes().refuse_to_join.clear();
+  bench_.fakes().silent_to_join.clear();
   bench_.fakes().refuse_pictures.reset();
   for (const auto& client : clients_)
     if (client.naps) bench_.resume(client.request->id);
@@ -519,7 +532,11 @@ void engine_schedule::count_what_happened() {
   const auto verified = bench_.scheduler_core().statistics().verification;
   note("steps verified", verified.steps_verified);
   note("graphs quarantined", verified.graphs_quarantined);
+  const auto recovery = bench_.status().recovery;
   note("groups rebuilt", std::ssize(bench_.seen().epochs) - 1);
+  note("ranks kept", recovery.ranks_kept);
+  note("ranks replaced", recovery.ranks_replaced);
+  note("ranks that refused to join", bench_.seen().joins_refused);
   note("engines failed", failed_);
 }
 

@@ -56,6 +56,7 @@ class engine_schedule {
   void take_fault();
   void break_a_shard();
   void break_the_tower(bool at_once);
+  void let_a_rank_not_join();
   void break_pictures();
   void break_a_graph();
   void drain();
