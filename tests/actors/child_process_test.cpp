@@ -99,6 +99,58 @@ BOOST_AUTO_TEST_CASE(a_program_that_is_not_there_is_named) {
                         });
 }
 
+BOOST_AUTO_TEST_CASE(descriptors_reach_whoever_has_the_other_end) {
+  auto [ours, theirs] = actors::make_socket_pair();
+  auto first = actors::make_pipe();
+  auto second = actors::make_pipe();
+  std::thread receiver([socket = theirs.number()] {
+    std::vector<actors::file_descriptor> held;
+    while (auto taken = actors::take_descriptors(socket)) {  // as a shard process holds memory
+      held = *std::move(taken);
+      actors::confirm_descriptors(socket, held);
+    }
+  });
+  const auto numbers =
+      actors::pass_descriptors(ours.number(), {second.write.number(), first.write.number()}, 10s);
+  BOOST_REQUIRE(numbers.size() == 2U);
+  BOOST_REQUIRE(::write(numbers[0], "one\n", 4) == 4);
+  BOOST_REQUIRE(::write(numbers[1], "two\n", 4) == 4);
+  BOOST_TEST(read_line(second.read.number()) == "one");
+  BOOST_TEST(read_line(first.read.number()) == "two");
+
+  const auto next = actors::pass_descriptors(ours.number(), {first.write.number()}, 10s);
+  BOOST_TEST(next.size() == 1U);
+  second.write.reset();
+  BOOST_TEST(read_line(second.read.number()) == "");  // the last of its ends was let go
+  ours.reset();
+  receiver.join();
+}
+
+BOOST_AUTO_TEST_CASE(descriptors_that_nobody_takes_are_reported_in_time) {
+  const auto says = [](const std::string& what) {
+    return [what](const actors::launch_error& error) {
+      return std::string(error.what()).find(what) != std::string::npos;
+    };
+  };
+  auto [ours, theirs] = actors::make_socket_pair();
+  BOOST_CHECK_EXCEPTION(actors::pass_descriptors(ours.number(), {0}, 50ms), actors::launch_error,
+                        says("no answer to the descriptors for 50 ms"));
+  BOOST_CHECK_EXCEPTION(actors::pass_descriptors(ours.number(), {}, 50ms), actors::launch_error,
+                        says("0 descriptors to pass, expected 1 to 16"));
+  theirs.reset();
+  BOOST_CHECK_THROW(actors::pass_descriptors(ours.number(), {0}, 10s), actors::launch_error);
+}
+
+BOOST_AUTO_TEST_CASE(a_packet_without_its_descriptors_is_refused) {
+  const auto [ours, theirs] = actors::make_socket_pair();
+  const int numbers[] = {4, 5};
+  BOOST_REQUIRE(::write(ours.number(), numbers, sizeof numbers) == sizeof numbers);
+  BOOST_CHECK_EXCEPTION(actors::take_descriptors(theirs.number()), actors::launch_error,
+                        [](const actors::launch_error& error) {
+                          return std::string(error.what()) == "0 descriptors came in 8 bytes, expected 2";
+                        });
+}
+
 BOOST_AUTO_TEST_CASE(only_the_exact_command_makes_a_shard) {
   const auto parse = [](std::vector<const char*> words) {
     words.insert(words.begin(), "program");

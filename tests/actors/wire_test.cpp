@@ -66,6 +66,7 @@ BOOST_AUTO_TEST_CASE(open_shard_arrives_whole) {
   options.symmetric_descriptors = {6, 7};
   options.visual_pool_descriptor = 5;
   options.token_mask = {1, 0, 1};
+  options.alone = true;
   const auto got = through(sent).options;
   BOOST_TEST(got.weights.folder == "/models/tiny");
   BOOST_TEST(got.weights.shape == "2b");
@@ -93,6 +94,14 @@ BOOST_AUTO_TEST_CASE(open_shard_arrives_whole) {
   BOOST_TEST((got.symmetric_descriptors == std::vector<int>{6, 7}));
   BOOST_TEST(got.visual_pool_descriptor == 5);
   BOOST_TEST((got.token_mask == std::vector<uint8_t>{1, 0, 1}));
+  BOOST_TEST(got.alone);
+}
+
+BOOST_AUTO_TEST_CASE(what_a_kept_rank_is_told_arrives) {
+  const auto joining = through(actors::join_group{7, {9, 8, 6}});
+  BOOST_TEST(joining.epoch == 7U);
+  BOOST_TEST((joining.symmetric_descriptors == std::vector<int>{9, 8, 6}));
+  through(actors::count_anew{});
 }
 
 BOOST_AUTO_TEST_CASE(what_a_shard_says_while_it_opens_arrives) {

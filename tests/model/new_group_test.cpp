@@ -1,12 +1,14 @@
 // A rank that outlives its group: the graphs it captured replay rightly among new peers, in memory that was
 // mapped under them.
 #include "gpu/counters.hpp"
+#include "gpu/cuda_backend.hpp"
 #include "support/filled_steps.hpp"
 #include "support/runner_fixture.hpp"
 #include "support/tested_settings.hpp"
 
 #include <boost/test/unit_test.hpp>
 
+#include <algorithm>
 #include <future>
 #include <utility>
 #include <vector>
@@ -21,6 +23,14 @@ std::vector<tested_setting> tested_groups() {
   std::erase_if(settings, [](const tested_setting& setting) { return setting.tp_size == 1; });
   if (tested_device() == gpu::device_kind::cpu) settings.push_back({"tiny", 4, gpu::dtype::f32});
   return settings;
+}
+
+/// A device for each rank where there are enough.
+group_options options_of(const tested_setting& setting) {
+  group_options options = setting.options();
+  const auto devices = static_cast<int32_t>(gpu::cuda_devices().size());
+  options.num_devices = std::clamp(devices, 1, setting.tp_size);
+  return options;
 }
 
 /// Steps of every bucket; what they computed on all ranks.
@@ -58,7 +68,7 @@ BOOST_AUTO_TEST_SUITE(new_groups)
 BOOST_AUTO_TEST_CASE(survivors_replay_their_graphs_among_new_peers) {
   for (const auto& setting : tested_groups()) {
     BOOST_TEST_CONTEXT(setting) {
-      runner_fixture f(setting.options());
+      runner_fixture f(options_of(setting));
       const auto expected = run_all_buckets(f);
       const auto digests = f.group.graph_digests();
       const auto buckets = std::ssize(f.group.limits().token_buckets);
@@ -82,7 +92,7 @@ BOOST_AUTO_TEST_CASE(survivors_replay_their_graphs_among_new_peers) {
 BOOST_AUTO_TEST_CASE(a_whole_group_begins_anew) {
   for (const auto& setting : tested_groups()) {
     BOOST_TEST_CONTEXT(setting) {
-      runner_fixture f(setting.options());
+      runner_fixture f(options_of(setting));
       const auto expected = run_all_buckets(f);
       lose(f, setting.tp_size - 1);
       const auto before = gpu::read_counters().graph_captures;

@@ -25,8 +25,10 @@ namespace troupe::testing {
 ///   lose-encode   the device is lost in the middle of an encoder run
 ///   lose-step     the device is lost in the middle of a step
 ///   fault-step    the same, and it is a CUDA device that really is
+///   fail-step     a copy of a step fails, and nothing else: the device is as it was
+///   stall-step    a step does not go on, before the collective in which its peers wait, of a process that has
+///                 run three; `stalled` tells where
 ///   stall-encode  an encoder run does not go on; the file `stalled` then tells in which process
-///   stall-step    the same in the middle of an answer: of the fourth step that a process runs since
 inline constexpr const char* fault_folder_variable = "TROUPE_TEST_FAULTS";
 
 class faulty_operations : public forwarding_operations {
@@ -34,6 +36,12 @@ class faulty_operations : public forwarding_operations {
   faulty_operations(std::unique_ptr<gpu::operations> inner, std::filesystem::path orders)
       : forwarding_operations(std::move(inner)), orders_(std::move(orders)) {}
 
+  /// Of a step's inputs, before its kernels.
+  void upload(gpu::tensor_view destination, const void* source, int64_t bytes) override {
+    if (steps_ >= 3) stall_if_ordered("stall-step");
+    if (take_order("fail-step")) throw gpu::error("told to fail");
+    forwarding_operations::upload(destination, source, bytes);
+  }
   /// Of each encoder run, behind its uploads.
   std::unique_ptr<gpu::milestone> mark() override {
     lose_if_ordered("lose-encode");
@@ -44,8 +52,7 @@ class faulty_operations : public forwarding_operations {
   void download(void* destination, gpu::tensor_view source, int64_t bytes) override {
     lose_if_ordered("lose-step");
     if (take_order("fault-step")) provoke_device_fault();
-    if (std::filesystem::exists(orders_ / "stall-step") && ++steps_since_order_ > 3)
-      stall_if_ordered("stall-step");
+    ++steps_;
     forwarding_operations::download(destination, source, bytes);
   }
 
@@ -68,7 +75,7 @@ class faulty_operations : public forwarding_operations {
 
   std::filesystem::path orders_;
   bool lost_ = false;
-  int32_t steps_since_order_ = 0;
+  int32_t steps_ = 0;
 };
 
 /// Backends as the options ask for, faulty if the environment names a folder of orders.

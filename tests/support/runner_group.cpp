@@ -14,13 +14,15 @@
 namespace troupe::testing {
 namespace {
 
-std::unique_ptr<gpu::operations> make_backend(const group_options& options) {
-  return options.backend ? options.backend() : gpu::make_operations(options.backend_options());
+std::unique_ptr<gpu::operations> make_backend(const group_options& options, int32_t rank = 0) {
+  return options.backend ? options.backend() : gpu::make_operations(options.backend_options(rank));
 }
 
 transport::group_placement placement_of(const group_options& options) {
-  const std::vector<int32_t> first_device(static_cast<size_t>(options.tp_size), 0);
-  return {gpu::shared_memory_on(options.device), first_device};
+  transport::group_placement where{gpu::shared_memory_on(options.device), {}};
+  for (int32_t rank = 0; rank < options.tp_size; ++rank)
+    where.devices.push_back(options.backend_options(rank).cuda_device);
+  return where;
 }
 
 model::visual_pool make_pool(const config::model_config& model, const group_options& options,
@@ -78,10 +80,11 @@ plan::plan_limits limits_for(const group_options& options, const config::model_c
 
 }  // namespace
 
-gpu::backend_options group_options::backend_options() const {
+gpu::backend_options group_options::backend_options(int32_t rank) const {
   gpu::backend_options options;
   options.device = device;
-  options.ranks_on_device = tp_size;
+  options.cuda_device = rank % num_devices;
+  options.ranks_on_device = (tp_size + num_devices - 1) / num_devices;
   return options;
 }
 
@@ -125,14 +128,14 @@ void runner_group::start_rank(int32_t rank, const group_options& options, bool a
   auto& own = *ranks_[static_cast<size_t>(rank)];
   own.thread.call([&] {
     const auto& model = checkpoint_.model;
-    gpu::use_device(options.backend_options());
+    gpu::use_device(options.backend_options(rank));
     auto weights =
         model::load_text_weights(open_weights(options), model, rank, options.tp_size, no_progress);
     auto symmetric = std::make_unique<transport::symmetric_arena>(
         rank, symmetric_.file_descriptors(), symmetric_.lanes(), options.timeout,
         gpu::shared_memory_on(options.device));
     own.runner = std::make_unique<model::model_runner>(
-        make_backend(options), model, limits_, std::move(weights), std::move(symmetric),
+        make_backend(options, rank), model, limits_, std::move(weights), std::move(symmetric),
         map_pool(options), model::runner_options{options.activation, options.eager, 1, {}, alone});
   });
 }

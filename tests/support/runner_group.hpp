@@ -32,13 +32,14 @@ struct group_options {
   gpu::dtype activation = gpu::dtype::f32;
   bool eager = false;
   std::chrono::milliseconds timeout{120'000};  // of a rank that waits for its peers
-  gpu::device_kind device = tested_device();  // cuda: all ranks share the first one
+  gpu::device_kind device = tested_device();
+  int32_t num_devices = 1;  // cuda: rank r runs on device r % num_devices, the encoder on the first
   /// Makes the backend of a rank; empty: that of `device`.
   std::function<std::unique_ptr<gpu::operations>()> backend = {};
   std::vector<int32_t> token_buckets = {};  // empty: those of `reference_limits`
   int32_t max_patches = 1024;               // of an encoder run
 
-  gpu::backend_options backend_options() const;
+  gpu::backend_options backend_options(int32_t rank = 0) const;
 };
 
 /// A tensor-parallel group without actors: one model runner per rank, each on a thread of its own,
