@@ -177,8 +177,8 @@ struct shard_progress {
   loading_progress progress;
 };
 
-/// To a shard that is open: leave the old group, which must be aborted, for that of `epoch`, with the weights,
-/// graphs and memory it has. Steps of the old one that it has not begun are refused. Answered as open_shard.
+/// To a shard that is open: leave the old group, which must be aborted, for that of `epoch`, with weights,
+/// graphs and memory. Steps of the old one that it has not begun are refused. Answered as open_shard.
 struct join_group {
   uint64_t epoch = 0;
   std::vector<int> symmetric_descriptors;  // [tp_size + 1], numbers of the shard's own process

@@ -275,18 +275,20 @@ shard_launcher_actor::behavior_type shard_process_launcher(launcher_pointer self
 
 shard_launcher_actor::behavior_type shard_thread_launcher(shard_launcher_actor::pointer self,
                                                           gpu::backend_factory make_backend) {
-  return {[self, workers = device_worker_options{std::move(make_backend), {}}](
-              const launch_shard& launch) -> shard_launched {
-    shard_launched launched;
-    launched.shard = self->spawn<caf::detached + caf::linked>(shard, workers);
-    if (launch.with_vision_tower)
-      launched.tower = self->spawn<caf::detached + caf::linked>(vision_tower, workers);
-    launched.symmetric_descriptors = launch.symmetric_descriptors;
-    launched.visual_pool_descriptor = launch.visual_pool_descriptor;
-    launched.staging_descriptor = launch.staging_descriptor;
-    return launched;
-  },
-          [](const hand_over& given) { return handed_over{given.symmetric_descriptors}; }};
+  return {
+      [self, workers = device_worker_options{std::move(make_backend), {}}](
+          const launch_shard& launch) -> shard_launched {
+        shard_launched launched;
+        launched.shard = self->spawn<caf::detached + caf::linked>(shard, workers);
+        if (launch.with_vision_tower)
+          launched.tower = self->spawn<caf::detached + caf::linked>(vision_tower, workers);
+        launched.symmetric_descriptors = launch.symmetric_descriptors;
+        launched.visual_pool_descriptor = launch.visual_pool_descriptor;
+        launched.staging_descriptor = launch.staging_descriptor;
+        return launched;
+      },
+      [](const hand_over& given) { return handed_over{given.symmetric_descriptors}; },
+  };
 }
 
 }  // namespace troupe::actors

@@ -53,18 +53,18 @@ struct supervisor_options {
 ///     ^  \                               |
 ///     |   \ a member fails or dies, in either state; the scheduler sees a step fail
 ///     |    v                             v
-///   departing: the shared memory is aborted, so that everybody leaves his step. Members that are not known to
-///     |        have lost the group are asked to join the next one: they stay with their process, weights,
-///     |        graphs and, rank 0, the vision tower. All others are told to go, and so is who does not join in
-///     |        time. When everybody joined or is gone (or too slow to go) a new group opens, with a new epoch,
-///     |        new symmetric memory, and new members in the place of those that went. Visual pool and staging
+///   departing: the shared memory is aborted, so that all leave their step. Members that are not known to
+///     |        have lost the group are asked to join the next one: they stay, with process, weights, graphs
+///     |        and (rank 0) the vision tower. All others are told to go, and so is who does not join in time.
+///     |        When everybody joined or is gone (or too slow to go) a new group opens, with a new epoch, new
+///     |        symmetric memory, and new members in the place of those that went. Visual pool and staging
 ///     |        memory stay, so an old tower must have gone: it could write into rows given to others
 ///     v
 ///   failed: too many losses in a short time, or a fault that will not go away (such as a lost device of
 ///           this process)
 ///
-/// Who stays, by what is known of the loss: one rank ended or failed: all others. Ranks are late: everybody who
-/// still answers, unless a group was lost shortly before. Anything else, such as ranks that disagree: nobody.
+/// Who stays, by what is known of the loss. One rank ended or failed: all others. Ranks are late: whoever
+/// still answers, unless a group was lost shortly before. Anything else (ranks that disagree): nobody.
 ///
 /// Ranks that open together warm up together. One that opens among such that stay does so alone, on the
 /// memory of an aborted group, where no collective waits for anybody, and joins afterwards as they did.

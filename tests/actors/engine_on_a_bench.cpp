@@ -201,13 +201,15 @@ actors::shard_actor::behavior_type fake_shard(
 
 actors::shard_launcher_actor::behavior_type fake_launcher(actors::shard_launcher_actor::pointer self,
                                                           machine_pointer machine) {
-  return {[self, machine](const actors::launch_shard& launch) {
-    actors::shard_launched launched;
-    launched.shard = self->spawn<caf::linked>(fake_shard, machine);
-    if (launch.with_vision_tower) launched.tower = self->spawn<caf::linked>(fake_tower, machine);
-    return launched;
-  },
-          [](const actors::hand_over& given) { return actors::handed_over{given.symmetric_descriptors}; }};
+  return {
+      [self, machine](const actors::launch_shard& launch) {
+        actors::shard_launched launched;
+        launched.shard = self->spawn<caf::linked>(fake_shard, machine);
+        if (launch.with_vision_tower) launched.tower = self->spawn<caf::linked>(fake_tower, machine);
+        return launched;
+      },
+      [](const actors::hand_over& given) { return actors::handed_over{given.symmetric_descriptors}; },
+  };
 }
 
 /// A client's end: writes down what it hears.

@@ -1,5 +1,5 @@
-// One rank is killed, frozen or held back while the others wait for it in a collective. They leave their wait,
-// keep their process, weights and graphs, and go on with another in its place; clients notice a pause.
+// One rank is killed, frozen or held back while the others wait for it in a collective. They leave their
+// wait, keep their process, weights and graphs, and go on with another in its place; clients see a pause.
 #include "running_engine.hpp"
 #include "gpu/cuda_backend.hpp"
 #include "support/runner_group.hpp"
