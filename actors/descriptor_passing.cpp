@@ -16,12 +16,13 @@ namespace {
   throw launch_error(fmt::format("{}: {}", call, std::strerror(errno)));
 }
 
-/// One packet: as many numbers as descriptors, which a descriptor's own transport does not tell if some of
-/// them got lost (the receiver may have too many open).
+/// One packet: as many numbers as descriptors, which a descriptor's own transport does not tell if
+/// some of them got lost (the receiver may have too many open).
 struct packet {
   std::array<int, max_passed_descriptors> numbers{};
   iovec content{numbers.data(), sizeof numbers};
-  alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int) * max_passed_descriptors)> control{};
+  alignas(
+      cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int) * max_passed_descriptors)> control{};
 
   msghdr header(size_t control_bytes) {
     msghdr header{};
@@ -106,8 +107,8 @@ std::vector<int> pass_descriptors(int socket, const std::vector<int>& descriptor
   const size_t got = receive_packet(socket, answer_header);
   if (got == 0) throw launch_error("the other process closed its end");
   if (got != bytes)
-    throw launch_error(fmt::format("{} bytes answer {} descriptors, expected {}", got,
-                                   descriptors.size(), bytes));
+    throw launch_error(
+        fmt::format("{} bytes answer {} descriptors, expected {}", got, descriptors.size(), bytes));
   return {answer.numbers.begin(), answer.numbers.begin() + std::ssize(descriptors)};
 }
 
@@ -118,9 +119,9 @@ std::optional<std::vector<file_descriptor>> take_descriptors(int socket) {
   if (got == 0) return std::nullopt;
   auto taken = descriptors_in(header);
   if ((header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || taken.size() * sizeof(int) != got)
-    throw launch_error(fmt::format("{} descriptors came in {} bytes{}, expected {}", taken.size(), got,
-                                   (header.msg_flags & MSG_CTRUNC) != 0 ? ", some were lost" : "",
-                                   got / sizeof(int)));
+    throw launch_error(fmt::format(
+        "{} descriptors came in {} bytes{}, expected {}", taken.size(), got,
+        (header.msg_flags & MSG_CTRUNC) != 0 ? ", some were lost" : "", got / sizeof(int)));
   return taken;
 }
 

@@ -34,7 +34,7 @@ struct scheduler_options {
 /// It also says how each step is run: by its bucket's graph, or, for a sample of them, also without it to
 /// compare. A graph that gives other bits is quarantined: its bucket runs without it as long as any rank may
 /// have it, over groups. What clients got of a verified step is what ran without a graph; what graphs
-/// computed before it is not trusted any more: all running requests are recomputed from the tokens already sent.
+/// computed before it is not trusted: all running requests are recomputed from the tokens already sent.
 class scheduler_core {
  public:
   using self_pointer = scheduler_actor::stateful_pointer<struct scheduler_state>;

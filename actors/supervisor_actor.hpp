@@ -53,9 +53,9 @@ struct supervisor_options {
 ///     ^  \                               |
 ///     |   \ a member fails or dies, in either state; the scheduler sees a step fail
 ///     |    v                             v
-///   departing: the shared memory is aborted, so that all leave their step. Members that are not known to
-///     |        have lost the group are asked to join the next one: they stay, with process, weights, graphs
-///     |        and (rank 0) the vision tower. All others are told to go, and so is who does not join in time.
+///   departing: the shared memory is aborted, so that all leave their step. Members not known to have
+///     |        lost the group are asked to join the next one: they stay, with process, weights, graphs
+///     |        and (rank 0) the vision tower. All others are told to go, as is who does not join in time.
 ///     |        When everybody joined or is gone (or too slow to go) a new group opens, with a new epoch, new
 ///     |        symmetric memory, and new members in the place of those that went. Visual pool and staging
 ///     |        memory stay, so an old tower must have gone: it could write into rows given to others

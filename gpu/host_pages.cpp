@@ -112,8 +112,10 @@ class host_pages final : public pages {
     file_ = file;
     if (map_shared_at(base_, bytes_, file)) return;
     const std::string why = reason();
-    config::ensure(reserve_at(base_, bytes_), "the address of arena {} is lost: {}", name, reason());
-    throw error(fmt::format("arena {}: cannot map {} other bytes at its address: {}", name, bytes_, why));
+    config::ensure(reserve_at(base_, bytes_), "the address of arena {} is lost: {}", name,
+                   reason());
+    throw error(
+        fmt::format("arena {}: cannot map {} other bytes at its address: {}", name, bytes_, why));
   }
   int file_descriptor() const override { return file_; }
 

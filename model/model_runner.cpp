@@ -95,10 +95,10 @@ model_runner::model_runner(std::unique_ptr<gpu::operations> operations,
                   {options.activation, std::move(options.token_mask)});
   step_outputs outputs(backend, text.sampled());
   fingerprint_reader fingerprints(backend);
-  state_ = std::make_unique<state>(state{std::move(operations), limits, options.epoch,
-                                         options.eager, options.alone, std::move(symmetric), lane,
-                                         std::move(pool), std::move(inputs), std::move(text),
-                                         std::move(outputs), std::move(fingerprints), std::nullopt});
+  state_ = std::make_unique<state>(
+      state{std::move(operations), limits, options.epoch, options.eager, options.alone,
+            std::move(symmetric), lane, std::move(pool), std::move(inputs), std::move(text),
+            std::move(outputs), std::move(fingerprints), std::nullopt});
   for (auto* tokens : {&state_->sampled, &state_->sampled_before})
     tokens->reserve(static_cast<size_t>(limits.max_num_seqs));
 }

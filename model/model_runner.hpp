@@ -43,8 +43,8 @@ struct runner_options {
   bool eager = false;                        // run the same kernels without graphs
   uint64_t epoch = 1;
   std::vector<uint8_t> token_mask;  // [vocab] 0 = never sampled; empty: every token may be
-  /// Captures without peers, on the memory of an aborted group, where nobody is waited for: to `join` one
-  /// whose other ranks captured long ago.
+  /// Captures without peers, on the memory of an aborted group, where nobody is waited for: to
+  /// `join` one whose other ranks captured long ago.
   bool alone = false;
 };
 
@@ -76,11 +76,12 @@ class model_runner {
   /// the next step refers to. All ranks of a group must do it at once. Throws as `run` does.
   step_verification verify(const plan::step_plan& plan);
 
-  /// Leaves the group it was in, if any, for that of `epoch`, whose symmetric memory (of the same lanes, for
-  /// as many ranks) it maps: weights, graphs and all addresses stay; keys, values and whatever else the old
-  /// group computed count for nothing, and steps begin at 1. Returns what `capture` did. What this rank has
-  /// in flight ends first: within the bound of a collective, at once if the old group was aborted.
-  /// Throws gpu::error, transport::error; then every plan is refused.
+  /// Leaves the group it was in, if any, for that of `epoch`, whose symmetric memory (of the same
+  /// lanes, for as many ranks) it maps: weights, graphs and all addresses stay; keys, values and
+  /// whatever else the old group computed count for nothing, and steps begin at 1. Returns what
+  /// `capture` did. What this rank has in flight ends first: within the bound of a collective, at
+  /// once if the old group was aborted. Throws gpu::error, transport::error; then every plan is
+  /// refused.
   gpu::digest128 join(const std::vector<int>& symmetric_descriptors, uint64_t epoch);
 
   /// Ends this rank's memory: every later plan is refused as stale. For whoever replaces the group;

@@ -94,9 +94,9 @@ void write_engine(prometheus_writer& out, const actors::engine_status& engine, i
             engine.verification.graphs_quarantined);
   out.counter({"groups_lost_total", "Groups of shards that were lost."},
               static_cast<double>(engine.recovery.groups_lost));
-  out.counter({"ranks_kept_total",
-               "Ranks that went on in the next group with their weights and graphs."},
-              static_cast<double>(engine.recovery.ranks_kept));
+  out.counter(
+      {"ranks_kept_total", "Ranks that went on in the next group with their weights and graphs."},
+      static_cast<double>(engine.recovery.ranks_kept));
   out.counter({"ranks_replaced_total", "Ranks that were started anew after a loss."},
               static_cast<double>(engine.recovery.ranks_replaced));
   out.gauge({"last_recovery_seconds", "From the last loss of a group to the next group."},

@@ -1,7 +1,8 @@
-// One rank is killed, frozen or held back while the others wait for it in a collective. They leave their
-// wait, keep their process, weights and graphs, and go on with another in its place; clients see a pause.
-#include "running_engine.hpp"
+// One rank is killed, frozen or held back while the others wait for it in a collective. They leave
+// their wait, keep their process, weights and graphs, and go on with another in its place; clients
+// see a pause.
 #include "gpu/cuda_backend.hpp"
+#include "running_engine.hpp"
 #include "support/runner_group.hpp"
 
 #include <boost/test/data/monomorphic.hpp>
@@ -40,7 +41,8 @@ std::ostream& operator<<(std::ostream& out, fate what) {
 config::engine_config tested_config(int32_t ranks, config::isolation_mode isolation) {
   auto config = config_for("tiny", ranks, isolation);
   config.limits.step_timeout = 3s;
-  if (tested_device() == gpu::device_kind::cuda) config.parallel.device = config::device_choice::cuda;
+  if (tested_device() == gpu::device_kind::cuda)
+    config.parallel.device = config::device_choice::cuda;
   return config;
 }
 
@@ -48,7 +50,8 @@ config::engine_config tested_config(int32_t ranks, config::isolation_mode isolat
 bool enough_devices(int32_t ranks) {
   if (tested_device() == gpu::device_kind::cpu) return true;
   const auto found = std::ssize(gpu::cuda_devices());
-  if (found < ranks) BOOST_TEST_MESSAGE("not run: needs " << ranks << " CUDA devices, found " << found);
+  if (found < ranks)
+    BOOST_TEST_MESSAGE("not run: needs " << ranks << " CUDA devices, found " << found);
   return found >= ranks;
 }
 
@@ -120,7 +123,8 @@ void lose_one_rank(int32_t ranks, fate what) {
 BOOST_AUTO_TEST_SUITE(kept_ranks)
 
 BOOST_DATA_TEST_CASE(a_rank_lost_in_the_middle_of_a_collective_costs_itself_alone,
-                     boost::unit_test::data::make({fate::killed, fate::frozen, fate::held_back}), what) {
+                     boost::unit_test::data::make({fate::killed, fate::frozen, fate::held_back}),
+                     what) {
   if (!enough_devices(2)) return;
   for (int32_t i = 0; i < repetitions(); ++i) lose_one_rank(2, what);
 }
@@ -134,7 +138,8 @@ BOOST_AUTO_TEST_CASE(a_rank_on_a_thread_that_fails_costs_itself_alone) {
   const reference_set set("ref-tiny");
   for (int32_t i = 0; i < repetitions(); ++i) {
     const ordered_faults faults;
-    running_engine running(tested_config(2, config::isolation_mode::thread), make_faulty_operations);
+    running_engine running(tested_config(2, config::isolation_mode::thread),
+                           make_faulty_operations);
     const auto expected = answers_of(running, set);
     faults.order("fail-step");
     BOOST_TEST((answers_of(running, set) == expected));

@@ -32,7 +32,7 @@ namespace troupe::testing {
 inline constexpr std::chrono::minutes patience{10};
 
 inline config::engine_config config_for(const std::string& checkpoint, int32_t ranks,
-                                 config::isolation_mode isolation) {
+                                        config::isolation_mode isolation) {
   config::engine_config config;
   config.model.path = (fixtures() / checkpoint).string();
   config.model.dtype = config::compute_dtype::float32;

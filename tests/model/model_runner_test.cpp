@@ -219,8 +219,9 @@ BOOST_AUTO_TEST_CASE(plans_of_the_old_group_are_refused_in_the_new_one) {
   f.group.run(old);
   f.group.abort();
   f.group.begin_anew(2, {1});
-  BOOST_CHECK_EXCEPTION(f.group.run(old), model::plan_refused,
-                        [](const auto& e) { return contains(e.what(), "plan of epoch 1, expected 2"); });
+  BOOST_CHECK_EXCEPTION(f.group.run(old), model::plan_refused, [](const auto& e) {
+    return contains(e.what(), "plan of epoch 1, expected 2");
+  });
   f.builder = step_builder(f.group.limits(), 2);
   f.builder.advance(f.builder.add(f.prompt("text0")), 100);
   plan::step_plan reading = f.builder.build();
@@ -243,7 +244,8 @@ BOOST_AUTO_TEST_CASE(a_rank_that_cannot_join_runs_nothing) {
   BOOST_CHECK_THROW(f.group.run_on(0, f.builder.build()).get(), model::plan_refused);
 }
 
-/// What a sequence of NaN, or a step that was cut short, left in the KV cache is not there any more.
+/// What a sequence of NaN, or a step that was cut short, left in the KV cache is not there any
+/// more.
 BOOST_AUTO_TEST_CASE(a_rank_joins_with_an_empty_cache) {
   fixture f({.checkpoint = "tiny", .tp_size = 2});
   const auto rows = f.encode("image3-64x64-png");

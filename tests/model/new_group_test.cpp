@@ -1,5 +1,5 @@
-// A rank that outlives its group: the graphs it captured replay rightly among new peers, in memory that was
-// mapped under them.
+// A rank that outlives its group: the graphs it captured replay rightly among new peers, in memory
+// that was mapped under them.
 #include "gpu/counters.hpp"
 #include "gpu/cuda_backend.hpp"
 #include "support/filled_steps.hpp"

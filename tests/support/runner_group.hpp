@@ -88,8 +88,8 @@ class runner_group {
     return encoder_thread_.call([&] { return task(*encoder_); });
   }
   void abort() { symmetric_.abort(); }
-  /// A new group of `epoch` in new symmetric memory: the ranks of `replaced` are made anew, on the memory of
-  /// the old group, which must be aborted; all others stay what they are and join.
+  /// A new group of `epoch` in new symmetric memory: the ranks of `replaced` are made anew, on the
+  /// memory of the old group, which must be aborted; all others stay what they are and join.
   void begin_anew(uint64_t epoch, const std::vector<int32_t>& replaced);
   const transport::symmetric_memory& symmetric() const { return symmetric_; }
 
