@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/device_turns.hpp"
 #include "actors/engine_messages.hpp"
 #include "actors/errors.hpp"
 #include "config/model_config.hpp"
@@ -9,6 +10,7 @@
 #include <caf/result.hpp>
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -23,6 +25,7 @@ using device_loss_handler = std::function<void(const std::string& why)>;
 struct device_worker_options {
   gpu::backend_factory make_backend = gpu::make_operations;
   device_loss_handler lost = {};
+  std::shared_ptr<device_turns> turns = {};  // of a shard and the vision tower beside it; null: there is none
 };
 
 /// The shapes of the model that a source holds. Throws config::error.

@@ -2,6 +2,7 @@
 
 #include "actors/messages.hpp"
 #include "actors/plan_codec.hpp"
+#include "actors/scheduling/slice_pacing.hpp"
 #include "actors/scheduling/step_planner.hpp"
 #include "config/engine_config.hpp"
 #include "gpu/backend.hpp"
@@ -101,6 +102,7 @@ struct vision_statistics {
   int64_t images_reused = 0;
   int64_t graph_captures_after_start = 0;
   int64_t arena_allocations_after_start = 0;
+  scheduling::pacing_statistics pacing;  // of the tower that answered last
 };
 
 // -- scheduler --------------------------------------------------------------------------------------------
@@ -199,6 +201,7 @@ struct vision_tower_options {
   bool eager = false;
   int32_t max_patches = 0;   // per run, and of a slot of staging memory
   int32_t max_segments = 0;  // temporal groups per run
+  int32_t slice_microseconds = 0;  // of a run, between two steps; 0: whole runs, beside steps
   gpu::backend_options backend;
   int32_t pool_rows = 0;
   int visual_pool_descriptor = -1;
@@ -227,6 +230,7 @@ struct count_anew {};
 struct media_encoded {
   int64_t graph_captures_after_start = 0;  // of the tower's process, since its first picture
   int64_t arena_allocations_after_start = 0;
+  scheduling::pacing_statistics pacing;  // of this tower
 };
 
 /// A step for every rank. Never copied inside a process; encoded once per rank that lives in another.
@@ -380,6 +384,15 @@ typename Inspector::result_type inspect(Inspector& f, patch_grid& x) {
 
 }  // namespace troupe::model
 
+namespace troupe::scheduling {
+
+template <class Inspector>
+typename Inspector::result_type inspect(Inspector& f, pacing_statistics& x) {
+  return f(caf::meta::type_name("pacing_statistics"), x.slices_issued, x.steps_passed_over);
+}
+
+}  // namespace troupe::scheduling
+
 namespace troupe::transport {
 
 template <class Inspector>
@@ -425,8 +438,8 @@ typename Inspector::result_type inspect(Inspector& f, shard_progress& x) {
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, vision_tower_options& x) {
   return f(caf::meta::type_name("vision_tower_options"), x.weights, x.activation, x.eager,
-           x.max_patches, x.max_segments, x.backend, x.pool_rows, x.visual_pool_descriptor,
-           x.staging_descriptor);
+           x.max_patches, x.max_segments, x.slice_microseconds, x.backend, x.pool_rows,
+           x.visual_pool_descriptor, x.staging_descriptor);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, open_vision_tower& x) {
@@ -451,7 +464,7 @@ typename Inspector::result_type inspect(Inspector& f, encode_media& x) {
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, media_encoded& x) {
   return f(caf::meta::type_name("media_encoded"), x.graph_captures_after_start,
-           x.arena_allocations_after_start);
+           x.arena_allocations_after_start, x.pacing);
 }
 template <class Inspector>
 typename Inspector::result_type inspect(Inspector& f, run_step& x) {

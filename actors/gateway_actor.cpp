@@ -77,6 +77,7 @@ engine_status complete_status(engine_status status, const scheduler_statistics& 
   status.vision_rows_used = vision.rows_used;
   status.images_encoded = vision.images_encoded;
   status.images_reused = vision.images_reused;
+  status.vision_pacing = vision.pacing;
   status.graph_captures_after_start =
       std::max(scheduler.graph_captures_after_start, vision.graph_captures_after_start);
   status.arena_allocations_after_start =

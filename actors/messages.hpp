@@ -1,5 +1,6 @@
 #pragma once
 
+#include "actors/scheduling/slice_pacing.hpp"
 #include "actors/scheduling/step_planner.hpp"
 #include "actors/scheduling/verification_schedule.hpp"
 #include "model/plan/prompt.hpp"
@@ -135,6 +136,7 @@ struct engine_status {
   int64_t graph_captures_after_start = 0, arena_allocations_after_start = 0;
   scheduling::verification_statistics verification;
   recovery_statistics recovery;
+  scheduling::pacing_statistics vision_pacing;
 };
 
 struct tokenize_text {

@@ -90,6 +90,7 @@ config::engine_config with_device_defaults(config::engine_config engine, gpu::de
   auto& limits = engine.limits;
   if (limits.max_num_seqs == 0) limits.max_num_seqs = cuda ? 64 : 32;
   if (limits.max_num_batched_tokens == 0) limits.max_num_batched_tokens = cuda ? 8192 : 512;
+  if (limits.vision_slice_microseconds < 0) limits.vision_slice_microseconds = cuda ? 1000 : 0;
   if (limits.memory_share == 0) limits.memory_share = cuda ? 0.9 : 0.5;
   return engine;
 }

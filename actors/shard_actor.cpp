@@ -58,7 +58,7 @@ model::text_weights load_weights(const shard_options& options, const config::mod
 }
 
 std::unique_ptr<model::model_runner> make_runner(const shard_options& options,
-                                                 const gpu::backend_factory& make_backend,
+                                                 const device_worker_options& worker,
                                                  const progress_report& report) {
   const auto model = model_of(options.weights);
   gpu::use_device(options.backend);
@@ -70,10 +70,10 @@ std::unique_ptr<model::model_runner> make_runner(const shard_options& options,
       model::visual_pool::map(model, options.activation, options.limits.visual_pool_rows, shared,
                               options.visual_pool_descriptor);
   return std::make_unique<model::model_runner>(
-      make_backend(options.backend), model, options.limits,
+      worker.make_backend(options.backend), model, options.limits,
       load_weights(options, model, report), std::move(symmetric), std::move(pool),
       model::runner_options{options.activation, options.eager, options.epoch, options.token_mask,
-                            options.alone});
+                            options.alone, worker.turns});
 }
 
 /// What the device could give beyond what the runner's ledger names.
@@ -100,14 +100,14 @@ gpu::digest128 capture(model::model_runner& runner, const shard_options& options
 }
 
 shard_opened open(shard_state& state, const shard_options& options,
-                  const gpu::backend_factory& make_backend, const progress_report& report) {
+                  const device_worker_options& worker, const progress_report& report) {
   if (options.limits.vocab_size <= 0 || options.tp_size < 1 || options.tp_rank < 0 ||
       options.tp_rank >= options.tp_size)
     throw std::invalid_argument(fmt::format("a shard of rank {} of {} with a vocabulary of {}",
                                             options.tp_rank, options.tp_size,
                                             options.limits.vocab_size));
   state.runner.reset();  // the old memory goes before the new comes
-  state.runner = make_runner(options, make_backend, report);
+  state.runner = make_runner(options, worker, report);
   state.counted = false;
   return {capture(*state.runner, options, report)};
 }
@@ -159,7 +159,7 @@ shard_actor::behavior_type shard(self_pointer self, device_worker_options option
       [self, shared](const open_shard& message) {
         const auto report = report_to(self, message.options.tp_rank);
         return guarded_on_device<shard_opened>(shared->lost, [&] {
-          return open(self->state, message.options, shared->make_backend, report);
+          return open(self->state, message.options, *shared, report);
         });
       },
       [self, shared](const join_group& message) {

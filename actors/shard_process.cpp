@@ -91,6 +91,17 @@ bool equal_in_constant_time(const std::string& a, const std::string& b) {
   return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
+/// A shard, maybe with a vision tower beside it, that end with `self`.
+template <class Self>
+door_opened spawn_workers(Self* self, device_worker_options options, bool with_vision_tower) {
+  if (with_vision_tower) options.turns = std::make_shared<device_turns>();
+  door_opened spawned;
+  spawned.shard = self->template spawn<caf::detached + caf::linked>(shard, options);
+  if (with_vision_tower)
+    spawned.tower = self->template spawn<caf::detached + caf::linked>(vision_tower, options);
+  return spawned;
+}
+
 // -- the child ----------------------------------------------------------------------------------------------
 
 /// Ends the process by force after `delay`, if it has not ended in an orderly way by then (it may be in the
@@ -125,11 +136,8 @@ shard_door_actor::behavior_type shard_door(shard_door_actor::stateful_pointer<do
       return make_error(engine_error::refused, "wrong secret");
     }
     self->system().middleman().unpublish(shard_door_actor(self));
-    auto& behind = self->state.behind;
-    behind.shard = self->spawn<caf::detached + caf::linked>(shard, workers);
-    if (greeting.with_vision_tower)
-      behind.tower = self->spawn<caf::detached + caf::linked>(vision_tower, workers);
-    return behind;
+    self->state.behind = spawn_workers(self, workers, greeting.with_vision_tower);
+    return self->state.behind;
   };
   return {std::move(open)};
 }
@@ -276,16 +284,11 @@ shard_launcher_actor::behavior_type shard_process_launcher(launcher_pointer self
 shard_launcher_actor::behavior_type shard_thread_launcher(shard_launcher_actor::pointer self,
                                                           gpu::backend_factory make_backend) {
   return {
-      [self, workers = device_worker_options{std::move(make_backend), {}}](
+      [self, workers = device_worker_options{std::move(make_backend), {}, {}}](
           const launch_shard& launch) -> shard_launched {
-        shard_launched launched;
-        launched.shard = self->spawn<caf::detached + caf::linked>(shard, workers);
-        if (launch.with_vision_tower)
-          launched.tower = self->spawn<caf::detached + caf::linked>(vision_tower, workers);
-        launched.symmetric_descriptors = launch.symmetric_descriptors;
-        launched.visual_pool_descriptor = launch.visual_pool_descriptor;
-        launched.staging_descriptor = launch.staging_descriptor;
-        return launched;
+        auto [shard, tower] = spawn_workers(self, workers, launch.with_vision_tower);
+        return {std::move(shard), std::move(tower), launch.symmetric_descriptors,
+                launch.visual_pool_descriptor, launch.staging_descriptor};
       },
       [](const hand_over& given) { return handed_over{given.symmetric_descriptors}; },
   };

@@ -269,6 +269,7 @@ vision_tower_options engine::state::tower() const {
   options.eager = config.limits.eager;
   options.max_patches = limits.vision_max_patches;
   options.max_segments = limits.vision_max_segments;
+  options.slice_microseconds = config.limits.vision_slice_microseconds;
   options.backend = where.vision_tower();
   options.pool_rows = limits.plan.visual_pool_rows;
   return options;

@@ -229,6 +229,7 @@ void vision_encoder_core::take_encoded(uint64_t tower, int32_t slot, const media
   if (!tower_ || tower != num_towers_) return;  // of a tower that was lost meanwhile
   graph_captures_after_start_ = encoded.graph_captures_after_start;
   arena_allocations_after_start_ = encoded.arena_allocations_after_start;
+  pacing_ = encoded.pacing;
   for (const auto& digest : slots_.finish(slot)) rows_.filled(digest);
   serve_waiting();  // rows that nobody waits for any more can be given to the next
 }
@@ -305,7 +306,8 @@ vision_statistics vision_encoder_core::statistics() const {
           totals.items_claimed,
           totals.items_shared,
           graph_captures_after_start_,
-          arena_allocations_after_start_};
+          arena_allocations_after_start_,
+          pacing_};
 }
 
 vision_encoder_actor::behavior_type vision_encoder(

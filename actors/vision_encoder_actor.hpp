@@ -132,6 +132,7 @@ class vision_encoder_core {
   std::string towers_ended_;          // why there will be none; empty: there may be
   int64_t graph_captures_after_start_ = 0;
   int64_t arena_allocations_after_start_ = 0;
+  scheduling::pacing_statistics pacing_;
 };
 
 struct vision_encoder_state {

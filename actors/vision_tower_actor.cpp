@@ -20,9 +20,6 @@ namespace {
 
 using self_pointer = vision_tower_actor::stateful_pointer<vision_tower_state>;
 
-// Between two looks at what the device has done: short against a picture, long against a look.
-constexpr std::chrono::microseconds poll_interval{20};
-
 model::vision_weights load_weights(const weight_source& source, const config::model_config& model) {
   if (source.folder.empty()) return model::random_vision_weights(model, source.seed);
   return model::load_vision_weights(std::make_shared<const model::safetensors_folder>(source.folder),
@@ -30,9 +27,10 @@ model::vision_weights load_weights(const weight_source& source, const config::mo
 }
 
 vision_tower_opened open(vision_tower_state& state, const vision_tower_options& options,
-                         const gpu::backend_factory& make_backend) {
-  state.running.clear();
-  state.runner.reset();  // the old memory goes before the new comes
+                         const device_worker_options& worker) {
+  state.promises.clear();
+  state.runs.reset();  // the old memory goes before the new comes
+  state.runner.reset();
   state.staging.reset();
   const auto model = model_of(options.weights);
   gpu::use_device(options.backend);
@@ -42,12 +40,16 @@ vision_tower_opened open(vision_tower_state& state, const vision_tower_options& 
   auto pool = model::visual_pool::map(model, options.activation, options.pool_rows,
                                       gpu::shared_memory_on(options.backend.device),
                                       options.visual_pool_descriptor);
+  const std::chrono::microseconds slice(options.slice_microseconds);
   auto runner = std::make_unique<model::vision_runner>(
-      make_backend(options.backend), model, load_weights(options.weights, model), std::move(pool),
+      worker.make_backend(options.backend), model, load_weights(options.weights, model),
+      std::move(pool),
       model::vision_options{options.activation, options.eager, options.max_patches,
-                            options.max_segments});
+                            options.max_segments, slice_flops(slice, options.backend)});
   runner->capture([](int32_t, int32_t) {});
+  worker.turns->open(slice);
   state.runner = std::move(runner);
+  state.runs.emplace(*state.runner, *worker.turns);
   state.counted = false;
   return {};
 }
@@ -76,19 +78,33 @@ void remember_start(vision_tower_state& state) {
   state.arena_allocations_at_start = now.arena_allocations;
 }
 
-/// What was captured and allocated in this process since the first picture.
-media_encoded count_since_start(const vision_tower_state& state) {
+/// What was done in this process since the first picture.
+media_encoded count_since_start(const vision_tower_state& state, const device_turns& turns) {
   const auto now = gpu::read_counters();
   return {now.graph_captures - state.graph_captures_at_start,
-          now.arena_allocations - state.arena_allocations_at_start};
+          now.arena_allocations - state.arena_allocations_at_start, turns.statistics()};
 }
 
-void answer_done(vision_tower_state& state) {
-  auto& running = state.running;
-  while (!running.empty() && running.front().done->passed()) {
-    running.front().promise.deliver(count_since_start(state));
-    running.pop_front();
+void advance(vision_tower_state& state, const device_turns& turns) {
+  for (int32_t finished = state.runs->advance(); finished > 0; --finished) {
+    state.promises.front().deliver(count_since_start(state, turns));
+    state.promises.pop_front();
   }
+}
+
+/// Looks again as long as something is unfinished. What came meanwhile is added first.
+void poll(self_pointer self, const device_worker_options& worker) {
+  auto& state = self->state;
+  if (state.promises.empty()) return;  // of a tower that was opened anew meanwhile
+  const auto looked = guarded_on_device<caf::unit_t>(worker.lost, [&]() -> caf::result<caf::unit_t> {
+    advance(state, *worker.turns);
+    return caf::unit;
+  });
+  if (looked.flag == caf::rt_error)
+    for (auto& promise : std::exchange(state.promises, {})) promise.deliver(looked.err);
+  if (state.promises.empty()) return;
+  std::this_thread::sleep_for(tower_poll_interval);
+  self->send(self, caf::tick_atom::value);
 }
 
 caf::result<media_encoded> start(self_pointer self, const encode_media& message) {
@@ -98,26 +114,9 @@ caf::result<media_encoded> start(self_pointer self, const encode_media& message)
     throw std::invalid_argument(fmt::format("encode: slot {} of {}", message.slot,
                                             model::vision_staging::num_slots));
   remember_start(state);
-  auto done = state.runner->start(items_in(state.staging->slot(message.slot), message.jobs));
-  if (done->passed()) return count_since_start(state);  // a backend that does everything at once
-  if (state.running.empty()) self->send(self, caf::tick_atom::value);
-  return state.running
-      .emplace_back(vision_run{std::move(done), self->make_response_promise<media_encoded>()})
-      .promise;
-}
-
-/// Looks again as long as something runs. What came meanwhile is started first.
-void poll(self_pointer self, const device_loss_handler& lost) {
-  auto& state = self->state;
-  const auto looked = guarded_on_device<caf::unit_t>(lost, [&]() -> caf::result<caf::unit_t> {
-    answer_done(state);
-    return caf::unit;
-  });
-  if (looked.flag == caf::rt_error)
-    for (auto& run : std::exchange(state.running, {})) run.promise.deliver(looked.err);
-  if (state.running.empty()) return;
-  std::this_thread::sleep_for(poll_interval);
-  self->send(self, caf::tick_atom::value);
+  state.runs->add(items_in(state.staging->slot(message.slot), message.jobs));
+  if (state.promises.empty()) self->send(self, caf::tick_atom::value);
+  return state.promises.emplace_back(self->make_response_promise<media_encoded>());
 }
 
 }  // namespace
@@ -127,14 +126,14 @@ vision_tower_actor::behavior_type vision_tower(self_pointer self, device_worker_
   return {
       [self, shared](const open_vision_tower& message) {
         return guarded_on_device<vision_tower_opened>(shared->lost, [&] {
-          return open(self->state, message.options, shared->make_backend);
+          return open(self->state, message.options, *shared);
         });
       },
       [self, shared](const encode_media& message) {
         return guarded_on_device<media_encoded>(shared->lost, [&] { return start(self, message); });
       },
       [self](count_anew) { self->state.counted = false; },
-      [self, shared](caf::tick_atom) { poll(self, shared->lost); },
+      [self, shared](caf::tick_atom) { poll(self, *shared); },
   };
 }
 

@@ -43,6 +43,9 @@ struct engine_config {
     double memory_share = 0;        // of the memory free at start; 0: 0.5 on the CPU, 0.9 on GPUs
     int32_t visual_pool_rows = 0;   // 0: enough for max_num_batched_tokens twice and one full item
     int32_t vision_max_patches = 0; // per encoder step; 0: the largest picture
+    // Of the vision tower's work, between two steps; 0: whole pictures, beside steps; -1: 1000 on GPUs, 0 on
+    // the CPU, where the tower has cores of its own.
+    int32_t vision_slice_microseconds = -1;
     int32_t max_waiting_requests = 256;
     int64_t max_waiting_tokens = 1 << 20;
     int32_t max_images_per_request = 16;

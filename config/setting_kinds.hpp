@@ -33,7 +33,8 @@ std::optional<std::string> read_text(const setting_value& value);
 /// Text is a list separated by commas.
 std::optional<std::vector<std::string>> read_list(const setting_value& value);
 
-enum class or_auto : uint8_t { no, yes };
+/// Whether a setting may be "auto", and how that is kept: as 0, or as -1 where 0 says something else.
+enum class or_auto : uint8_t { no, yes, yes_beside_zero };
 
 /// Adds the settings of one section of engine_config to the table.
 template <class Section>
@@ -47,13 +48,14 @@ class setting_section {
   template <class Integer>
   void count(const char* name, Integer Section::*member, range<int64_t> bounds, or_auto automatic,
              names flags, std::string help) {
-    const bool may_be_auto = automatic == or_auto::yes;
+    const bool may_be_auto = automatic != or_auto::no;
+    const int64_t kept_for_auto = automatic == or_auto::yes_beside_zero ? -1 : 0;
     auto& added = add(name, std::move(flags), std::move(help));
     added.assign = [=, section = section_](
                        engine_config& config,
                        const setting_value& value) -> std::optional<std::string> {
       const bool is_auto = may_be_auto && read_text(value) == "auto";
-      const auto number = is_auto ? 0 : read_count(value);
+      const auto number = is_auto ? kept_for_auto : read_count(value);
       const bool inside = number && *number >= bounds.least && *number <= bounds.most;
       if (!is_auto && !inside)
         return fmt::format("{}an integer from {} to {}", may_be_auto ? "\"auto\" or " : "",
@@ -63,7 +65,8 @@ class setting_section {
     };
     added.show = [=, section = section_](const engine_config& config) {
       const auto number = config.*section.*member;
-      return may_be_auto && number == 0 ? toml_string("auto") : fmt::format("{}", number);
+      const bool is_auto = may_be_auto && static_cast<int64_t>(number) == kept_for_auto;
+      return is_auto ? toml_string("auto") : fmt::format("{}", number);
     };
   }
 

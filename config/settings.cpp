@@ -82,6 +82,10 @@ void add_step_limits(std::vector<setting>& table) {
                {"--visual-pool-rows"}, "visual tokens that the pool holds");
   limits.count("vision_max_patches", &settings::vision_max_patches, {1, 16 * mib}, or_auto::yes,
                {"--vision-max-patches"}, "patches in one run of the vision tower");
+  limits.count("vision_slice_microseconds", &settings::vision_slice_microseconds, {0, 1'000'000},
+               or_auto::yes_beside_zero, {"--vision-slice-microseconds"},
+               "the vision tower works so long between two steps: few keep streams even, many encode "
+               "faster; 0: whole pictures beside steps");
   limits.boolean("prefix_cache", &settings::prefix_cache, {"--enable-prefix-caching"},
                  "reuse KV blocks of equal prefixes", {"--no-enable-prefix-caching"});
   limits.boolean("eager", &settings::eager, {"--eager", "--enforce-eager"},

@@ -24,6 +24,10 @@ memory_kind shared_memory_on(device_kind device);
 /// Makes the device of `options` the one that this thread's arenas lie on. Throws gpu::error.
 void use_device(const backend_options& options);
 
+/// FLOP per second that large products inside a network may be expected to reach in bf16. Follows from the
+/// kind of the machine alone, so that what is decided by it is the same at every start. Throws gpu::error.
+double expected_flop_rate(const backend_options& options);
+
 /// A backend for the calling thread, after `use_device`. Throws gpu::error.
 std::unique_ptr<operations> make_operations(const backend_options& options);
 

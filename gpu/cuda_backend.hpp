@@ -46,6 +46,9 @@ double measure_cuda_matmul_rate(dtype type);
 /// once; the lane is used for nothing else, before or after. Throw gpu::error.
 double measure_cuda_link_rate(const std::byte* peer, int64_t bytes);
 double measure_cuda_flag_round_trip(const lane_view& lane);
+/// FLOP per second of dense bf16 products by the data sheet of `device`, from its architecture,
+/// multiprocessors and clock. Throws gpu::error.
+double peak_cuda_flop_rate(int32_t device);
 
 /// One kernel that ran, in the device's clock.
 struct kernel_run {

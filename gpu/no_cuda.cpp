@@ -27,6 +27,7 @@ double measure_cuda_link_rate(const std::byte*, int64_t) { throw error(missing);
 double measure_cuda_flag_round_trip(const lane_view&) { throw error(missing); }
 double measure_cuda_copy_rate() { throw error(missing); }
 double measure_cuda_matmul_rate(dtype) { throw error(missing); }
+double peak_cuda_flop_rate(int32_t) { throw error(missing); }
 
 std::vector<kernel_run> record_cuda_kernels(const std::function<void()>&) { throw error(missing); }
 

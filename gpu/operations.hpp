@@ -164,6 +164,9 @@ class operations {
   virtual void synchronize() = 0;
   /// Marks what was issued so far, to ask later whether it is done. Never recorded.
   virtual std::unique_ptr<milestone> mark() { return std::make_unique<passed_milestone>(); }
+  /// What is issued after this call begins when `earlier` has passed, which this backend or another one on
+  /// the same device marked. Never recorded. (Here: what was issued earlier is done.)
+  virtual void wait_for(const milestone& /*earlier*/) {}
 
   // -- text ----------------------------------------------------------------------------------------
   /// output[i] = pool[0][row_map[i]] if row_map[i] >= 0, else table[id(i)], where id(i) is

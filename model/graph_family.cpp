@@ -21,21 +21,39 @@ graph_family::graph_family(std::string name, gpu::operations& backend, std::vect
   std::sort(buckets.rbegin(), buckets.rend());
   for (int32_t done = 0; done < total; ++done) {
     const int32_t bucket = buckets[static_cast<size_t>(done)];
-    graphs_.emplace(bucket, make_graph(backend, bucket, eager, recipe));
+    graphs_.emplace(bucket, make_graphs(backend, bucket, eager, recipe));
     if (recipe.progress) recipe.progress(done + 1, total);
   }
 }
 
-graph_family::bucket_graph graph_family::make_graph(gpu::operations& backend, int32_t bucket,
-                                                    bool eager, const graph_recipe& recipe) const {
+graph_family::bucket_graphs graph_family::make_graphs(gpu::operations& backend, int32_t bucket,
+                                                      bool eager,
+                                                      const graph_recipe& recipe) const {
+  const int32_t count = recipe.num_slices ? recipe.num_slices(bucket) : 1;
+  config::ensure(count > 0, "{} has {} slices of bucket {}", name_, count, bucket);
   recipe.load_warm_up(bucket);
-  gpu::cold_graph cold(fmt::format("{}[{}]", name_, bucket),
-                       [issue = recipe.issue, bucket] { issue(bucket); });
-  gpu::warm_graph warm = std::move(cold).warm(backend);
+  bucket_graphs made;
+  for (int32_t slice = 0; slice < count; ++slice) {
+    auto name = count == 1 ? fmt::format("{}[{}]", name_, bucket)
+                           : fmt::format("{}[{}] slice {} of {}", name_, bucket, slice + 1, count);
+    made.push_back(make_graph(
+        backend, std::move(name), [issue = recipe.issue, bucket, slice] { issue(bucket, slice); },
+        eager, recipe));
+  }
+  if (eager) return made;
+  bucket_manifests baked;
+  for (const auto& slice : made) baked.push_back(&slice.captured->baked());
+  recipe.check(baked);
+  return made;
+}
+
+graph_family::slice_graph graph_family::make_graph(gpu::operations& backend, std::string name,
+                                                   std::function<void()> issue, bool eager,
+                                                   const graph_recipe& recipe) const {
+  gpu::warm_graph warm = gpu::cold_graph(std::move(name), std::move(issue)).warm(backend);
   if (recipe.check_run) recipe.check_run();
   if (eager) return {std::move(warm), std::nullopt};
   gpu::captured_graph captured = warm.capture(backend, arenas_);
-  recipe.check(captured.baked());
   return {std::move(warm), std::move(captured)};
 }
 
@@ -55,26 +73,37 @@ void graph_family::require_current() const {
 }
 
 void graph_family::run(int32_t bucket) {
-  bucket_graph& found = graphs_.at(bucket);
+  for (int32_t slice = 0; slice < num_slices(bucket); ++slice) run_slice(bucket, slice);
+}
+
+void graph_family::run_eagerly(int32_t bucket) const {
+  for (const auto& slice : graphs_.at(bucket)) slice.warm.run();
+}
+
+int32_t graph_family::num_slices(int32_t bucket) const {
+  return static_cast<int32_t>(graphs_.at(bucket).size());
+}
+
+void graph_family::run_slice(int32_t bucket, int32_t slice) {
+  slice_graph& found = graphs_.at(bucket).at(static_cast<size_t>(slice));
   if (found.captured)
     found.captured->replay();
   else
     found.warm.run();
 }
 
-void graph_family::run_eagerly(int32_t bucket) const {
-  graphs_.at(bucket).warm.run();
-}
-
 bool graph_family::intact(int32_t bucket) const {
-  const auto& captured = graphs_.at(bucket).captured;
-  return !captured || captured->intact();
+  const auto& slices = graphs_.at(bucket);
+  return std::all_of(slices.begin(), slices.end(), [](const slice_graph& slice) {
+    return !slice.captured || slice.captured->intact();
+  });
 }
 
 gpu::digest128 graph_family::shape_digest() const {
   std::vector<gpu::digest128> digests;
-  for (const auto& [bucket, made] : graphs_)
-    if (made.captured) digests.push_back(made.captured->baked().shape_digest());
+  for (const auto& [bucket, slices] : graphs_)
+    for (const auto& slice : slices)
+      if (slice.captured) digests.push_back(slice.captured->baked().shape_digest());
   if (digests.empty()) return {};
   const XXH128_hash_t hash = XXH3_128bits(digests.data(), digests.size() * sizeof digests[0]);
   return {hash.low64, hash.high64};

@@ -46,6 +46,29 @@ void require_visual_slot(const gpu::manifest& manifest, const gpu::visual_slot& 
           fmt::format("a text graph does not read level {} of the visual pool", level));
 }
 
+/// Tells the neighbour of one step, and of its end whatever happens.
+class announced_step {
+ public:
+  announced_step(step_neighbour* neighbour, gpu::operations& backend)
+      : neighbour_(neighbour), backend_(backend) {}
+  ~announced_step() {
+    if (neighbour_ != nullptr) neighbour_->step_ends();
+  }
+  announced_step(const announced_step&) = delete;
+  announced_step& operator=(const announced_step&) = delete;
+
+  void begins(const plan::step_plan& plan) const {
+    if (neighbour_ != nullptr) neighbour_->step_begins(backend_, plan);
+  }
+  void issued() const {
+    if (neighbour_ != nullptr) neighbour_->step_issued(backend_);
+  }
+
+ private:
+  step_neighbour* neighbour_;
+  gpu::operations& backend_;
+};
+
 }  // namespace
 
 struct model_runner::state {
@@ -61,6 +84,7 @@ struct model_runner::state {
   text_model model;
   step_outputs outputs;
   fingerprint_reader fingerprints;
+  std::shared_ptr<step_neighbour> neighbour;
   std::optional<graph_family> graphs;  // made by `capture`
 
   uint64_t last_step = 0;
@@ -98,7 +122,8 @@ model_runner::model_runner(std::unique_ptr<gpu::operations> operations,
   state_ = std::make_unique<state>(
       state{std::move(operations), limits, options.epoch, options.eager, options.alone,
             std::move(symmetric), lane, std::move(pool), std::move(inputs), std::move(text),
-            std::move(outputs), std::move(fingerprints), std::nullopt});
+            std::move(outputs), std::move(fingerprints), std::move(options.neighbour),
+            std::nullopt});
   for (auto* tokens : {&state_->sampled, &state_->sampled_before})
     tokens->reserve(static_cast<size_t>(limits.max_num_seqs));
 }
@@ -111,10 +136,10 @@ gpu::digest128 model_runner::capture(const std::function<void(int32_t, int32_t)>
   recipe.load_warm_up = [&](int32_t bucket) {
     self.inputs.load(*self.backend, warm_up_plan(self.limits, bucket));
   };
-  recipe.issue = [&self](int32_t bucket) { self.model.issue(bucket); };
+  recipe.issue = [&self](int32_t bucket, int32_t /*slice*/) { self.model.issue(bucket); };
   if (!self.alone) recipe.check_run = [&] { self.check_lane(); };
-  recipe.check = [&](const gpu::manifest& manifest) {
-    require_visual_slot(manifest, {self.pool.view(), self.inputs.views().row_map});
+  recipe.check = [&](const bucket_manifests& baked) {
+    require_visual_slot(*baked.front(), {self.pool.view(), self.inputs.views().row_map});
   };
   recipe.progress = progress;
   self.graphs.emplace("text", *self.backend, self.limits.token_buckets, self.leases(), self.eager,
@@ -140,6 +165,8 @@ plan::step_result model_runner::run(const plan::step_plan& plan, step_mode mode)
   config::ensure(self.graphs.has_value(), "a step is run before graphs are captured");
   self.refuse_if_stale(plan);
   self.refuse(plan, self.reasons_to_refuse(plan));
+  const announced_step step(self.neighbour.get(), *self.backend);
+  step.begins(plan);
   for (const int32_t block : plan.cleared_blocks) self.model.clear_block(block);
   self.inputs.load(*self.backend, plan);
   const auto start = std::chrono::steady_clock::now();
@@ -148,6 +175,7 @@ plan::step_result model_runner::run(const plan::step_plan& plan, step_mode mode)
   else
     self.graphs->run_eagerly(plan.bucket_tokens);
   self.outputs.fetch(*self.backend, plan);
+  step.issued();
   self.backend->synchronize();
   const auto elapsed = std::chrono::steady_clock::now() - start;
   self.check_lane();
@@ -167,10 +195,13 @@ step_verification model_runner::verify(const plan::step_plan& plan) {
   self.refuse(plan, self.reasons_not_to_verify(plan));
   const step_fingerprint found = self.fingerprint(plan);
   const gpu::tensor_view& sampled = self.model.sampled().tokens;
+  const announced_step step(self.neighbour.get(), *self.backend);
+  step.begins(plan);
   self.backend->upload(sampled, self.sampled_before.data(),
                        std::ssize(self.sampled_before) * gpu::size_of(sampled.type));
   self.graphs->run_eagerly(plan.bucket_tokens);
   self.outputs.fetch(*self.backend, plan);
+  step.issued();
   self.backend->synchronize();
   self.check_lane();
   step_verification verified{self.outputs.result_of(plan), {}};

@@ -4,6 +4,7 @@
 #include "gpu/operations.hpp"
 #include "model/plan/step_plan.hpp"
 #include "model/step_fingerprint.hpp"
+#include "model/step_neighbour.hpp"
 #include "model/vision/visual_pool.hpp"
 #include "model/weights/model_weights.hpp"
 #include "transport/symmetric_arena.hpp"
@@ -46,6 +47,7 @@ struct runner_options {
   /// Captures without peers, on the memory of an aborted group, where nobody is waited for: to
   /// `join` one whose other ranks captured long ago.
   bool alone = false;
+  std::shared_ptr<step_neighbour> neighbour = {};  // may be null
 };
 
 /// One rank's text model: memory, graphs and the execution of step plans. Lives on one thread.

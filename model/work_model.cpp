@@ -66,19 +66,25 @@ double prefill_flops(const config::text_config& text, int64_t tokens, int64_t ca
   return linears + attention + 2.0 * head_parameters(text);
 }
 
-double vision_flops(const config::vision_config& vision, const std::vector<patch_grid>& grids) {
+vision_part_flops frame_flops(const config::vision_config& vision, int64_t patches) {
+  const auto count = static_cast<double>(patches);
   const double width = vision.hidden_size;
   const double merged = width * vision.merge_unit();
-  const double per_patch =
-      2.0 * vision.patch_width() * width +
-      vision.depth * 2.0 * (4 * width * width + 2 * width * vision.intermediate_size);
-  const double per_token = (1 + vision.num_deepstack_levels()) * 2.0 *
-                           (merged * merged + merged * vision.out_hidden_size);
+  vision_part_flops flops;
+  flops.embedding = 2.0 * count * vision.patch_width() * width;
+  flops.attention = 2.0 * count * 4 * width * width + 4.0 * width * count * count;
+  flops.mlp = 2.0 * count * 2 * width * vision.intermediate_size;
+  flops.merger =
+      2.0 * count / vision.merge_unit() * (merged * merged + merged * vision.out_hidden_size);
+  return flops;
+}
+
+double vision_flops(const config::vision_config& vision, const std::vector<patch_grid>& grids) {
   double flops = 0;
   for (const auto& grid : grids) {
-    const double frame = static_cast<double>(grid.height) * grid.width;
-    flops += grid.patches() * (per_patch + per_token / vision.merge_unit());
-    flops += grid.t * 4.0 * vision.depth * width * frame * frame;
+    const auto frame = frame_flops(vision, int64_t{grid.height} * grid.width);
+    flops += grid.t * (frame.embedding + vision.depth * (frame.attention + frame.mlp) +
+                       (1 + vision.num_deepstack_levels()) * frame.merger);
   }
   return flops;
 }

@@ -26,6 +26,15 @@ double decode_bytes(const config::text_config& text, gpu::dtype weight_type, gpu
 /// last one included.
 double prefill_flops(const config::text_config& text, int64_t tokens, int64_t cached);
 
+/// FLOP of the vision tower's parts for one frame of `patches` patches.
+struct vision_part_flops {
+  double embedding = 0;
+  double attention = 0;  // of one block, its projections included
+  double mlp = 0;        // of one block
+  double merger = 0;     // of one level
+};
+vision_part_flops frame_flops(const config::vision_config& vision, int64_t patches);
+
 /// FLOP of the vision tower for these grids: patch embedding, blocks, attention inside each frame,
 /// and all mergers.
 double vision_flops(const config::vision_config& vision, const std::vector<patch_grid>& grids);

@@ -3,6 +3,7 @@
 #include "actors/cli/kernel_profile.hpp"
 #include "actors/cli/model_bench.hpp"
 #include "actors/cli/offline_model.hpp"
+#include "actors/device_turns.hpp"
 #include "config/ensure.hpp"
 #include "gpu/backend.hpp"
 #include "model/vision/vision_runner.hpp"
@@ -124,15 +125,23 @@ void wait_for(gpu::milestone& run) {
   while (!run.passed()) std::this_thread::yield();
 }
 
+/// Gives the device a whole run.
+std::unique_ptr<gpu::milestone> start(model::vision_runner& tower, const model::encode_item& item) {
+  tower.begin({item});
+  std::unique_ptr<gpu::milestone> last;
+  while (tower.slices_left() > 0) last = tower.issue_slice();
+  return last;
+}
+
 /// Seconds of each of `rounds` pictures that keep the tower busy: one is started while another
 /// runs.
 std::vector<double> run_in_a_row(model::vision_runner& tower,
                                  const std::vector<model::encode_item>& slots, int32_t rounds) {
   std::vector<double> times;
-  auto running = tower.start({slots[0]});
+  auto running = start(tower, slots[0]);
   auto begin = std::chrono::steady_clock::now();
   for (int32_t round = 1; round <= rounds; ++round) {
-    auto next = tower.start({slots[static_cast<size_t>(round) % slots.size()]});
+    auto next = start(tower, slots[static_cast<size_t>(round) % slots.size()]);
     wait_for(*running);
     times.push_back(seconds_since(begin));
     begin = std::chrono::steady_clock::now();
@@ -165,6 +174,7 @@ int bench_vision(const model_bench_options& options) {
   runner.activation = options.type();
   runner.max_patches = grid.patches();
   runner.max_segments = 1;
+  runner.max_slice_flops = actors::slice_flops(options.vision_slice(), backend);
   model::vision_runner tower(gpu::make_operations(backend), model,
                              model::random_vision_weights(model, 1), std::move(pool), runner);
   tower.capture({});
@@ -242,6 +252,7 @@ void add_bench_model(CLI::App& bench, action& chosen) {
   prefill->add_option("--tokens", options->tokens, "prompt length")->check(CLI::PositiveNumber);
   auto* vision = add_model_bench(bench, chosen, "vision", "One picture beside the matmul rate",
                                  bench_vision, options);
+  add_slice_option(*vision, *options);
   vision->add_option("--height", options->height, "pixels")->check(CLI::PositiveNumber);
   vision->add_option("--width", options->width, "pixels")->check(CLI::PositiveNumber);
 }

@@ -4,6 +4,7 @@
 #include "actors/cli/offline_model.hpp"
 #include "actors/cli/offline_tower.hpp"
 #include "actors/cli/sample_picture.hpp"
+#include "actors/device_turns.hpp"
 #include "actors/media_worker_actor.hpp"
 #include "actors/placement.hpp"
 #include "actors/system.hpp"
@@ -92,6 +93,7 @@ struct picture_bench {
   model::patch_grid grid;
   model::patch_rows patches;
   picture_rows places;
+  std::shared_ptr<actors::device_turns> turns = std::make_shared<actors::device_turns>();
   offline_model text;
   offline_tower tower;
   uint64_t prompts = 0;
@@ -119,6 +121,8 @@ offline_tower::settings tower_settings(const picture_bench& bench) {
   chosen.runner.max_segments = bench.grid.t;
   chosen.backend = bench.options.placement(bench.ranks).shard(0);
   chosen.backend.background = true;
+  chosen.turns = bench.turns;
+  chosen.slice = bench.options.vision_slice();
   chosen.pool_rows = picture_rows::pool_rows(bench.grid.visual_tokens(bench.merge));
   chosen.pool_descriptor = bench.text.visual_pool_descriptor();
   return chosen;
@@ -133,7 +137,7 @@ picture_bench::picture_bench(const model_bench_options& chosen, int32_t num_rank
       patches(random_patches(checkpoint.model.vision, grid, options.type())),
       places(grid.visual_tokens(merge)),
       text(checkpoint.model, engine_with_pictures(options, grid.visual_tokens(merge)),
-           options.placement(ranks)),
+           options.placement(ranks), turns),
       tower(tower_settings(*this)) {}
 
 void picture_bench::compute_first_token(const model::patch_rows& pixels) {
@@ -338,6 +342,7 @@ void add_bench_picture(CLI::App& bench, action& chosen) {
                       "A picture and text to the first token, and decode steps while pictures come",
                       bench_picture, options);
   add_ranks(*command, options);
+  add_slice_option(*command, *options);
   command->add_option("--height", options->height, "pixels")->check(CLI::PositiveNumber);
   command->add_option("--width", options->width, "pixels")->check(CLI::PositiveNumber);
   command->add_option("--tokens", options->tokens, "text tokens beside the picture")

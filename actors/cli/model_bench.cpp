@@ -24,6 +24,13 @@ actors::placement model_bench_options::placement(int32_t num_ranks) const {
   return where;
 }
 
+std::chrono::microseconds model_bench_options::vision_slice() const {
+  config::engine_config engine;
+  engine.limits.vision_slice_microseconds = vision_slice_microseconds;
+  engine = actors::with_device_defaults(engine, backend().device);
+  return std::chrono::microseconds(engine.limits.vision_slice_microseconds);
+}
+
 config::engine_config engine_for(const model_bench_options& options, int64_t max_model_len,
                                  int32_t max_num_seqs, int32_t max_batched_tokens) {
   config::engine_config engine;
@@ -128,6 +135,14 @@ void add_ranks(CLI::App& command, const std::shared_ptr<model_bench_options>& op
       ->delimiter(',')
       ->check(CLI::Range(1, gpu::max_ranks))
       ->capture_default_str();
+}
+
+void add_slice_option(CLI::App& command, model_bench_options& options) {
+  command
+      .add_option("--vision-slice-microseconds", options.vision_slice_microseconds,
+                  "what the vision tower gives to the device at once, as served by default; 0: whole "
+                  "pictures")
+      ->check(CLI::NonNegativeNumber);
 }
 
 }  // namespace troupe::cli

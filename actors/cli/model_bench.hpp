@@ -9,6 +9,7 @@
 
 #include <CLI/App.hpp>
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -32,13 +33,16 @@ struct model_bench_options {
   int32_t tokens = 512;
   int32_t height = 512, width = 512;
   int32_t prefill_beside_decode = 0;  // tokens of a step at most; 0: any number
-  int32_t layers = 0;                 // 0: as the shape has
-  std::string folder;                 // of a checkpoint; empty: random weights of the shape
-  std::string scratch = "/dev/shm";   // for what is written
+  int32_t vision_slice_microseconds = -1;  // -1: as an engine does
+  int32_t layers = 0;                // 0: as the shape has
+  std::string folder;                // of a checkpoint; empty: random weights of the shape
+  std::string scratch = "/dev/shm";  // for what is written
 
   /// Where the ranks of a group run: threads, with a device each if there are as many.
   actors::placement placement(int32_t num_ranks) const;
   gpu::backend_options backend() const { return placement(1).shard(0); }
+  /// What the vision tower gives to the device at once; 0: whole pictures.
+  std::chrono::microseconds vision_slice() const;
   gpu::dtype type() const { return dtype == "float32" ? gpu::dtype::f32 : gpu::dtype::bf16; }
 };
 
@@ -78,5 +82,7 @@ CLI::App* add_model_bench(CLI::App& bench, action& chosen, const char* name, con
 
 /// Lets `command` take several groups of ranks.
 void add_ranks(CLI::App& command, const std::shared_ptr<model_bench_options>& options);
+/// Adds the option for the slices of the vision tower; as served by default.
+void add_slice_option(CLI::App& command, model_bench_options& options);
 
 }  // namespace troupe::cli

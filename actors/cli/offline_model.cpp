@@ -58,7 +58,8 @@ std::vector<int32_t> random_tokens(int32_t count, int32_t vocab_size, uint64_t s
 }
 
 offline_model::offline_model(const config::model_config& model, const config::engine_config& engine,
-                             const actors::placement& where)
+                             const actors::placement& where,
+                             const std::shared_ptr<model::step_neighbour>& neighbour)
     : limits_(limits_of(engine, model, where)),
       team_(where.tp_size),
       runners_(static_cast<size_t>(where.tp_size)) {
@@ -75,7 +76,8 @@ offline_model::offline_model(const config::model_config& model, const config::en
     auto own_pool = model::visual_pool::map(model, limits_.activation, pool_rows, shared,
                                             pool_->file_descriptor());
     runners_[static_cast<size_t>(rank)] =
-        make_runner(model, engine.limits.eager, where, rank, std::move(own_pool));
+        make_runner(model, engine.limits.eager, where, rank, std::move(own_pool),
+                    rank == 0 ? neighbour : nullptr);
   });
   on_ranks([&](int32_t rank) { runners_[static_cast<size_t>(rank)]->capture({}); });
 
@@ -92,14 +94,13 @@ offline_model::~offline_model() {
   team_.run([&](int32_t rank) { runners_[static_cast<size_t>(rank)].reset(); });
 }
 
-std::unique_ptr<model::model_runner> offline_model::make_runner(const config::model_config& model,
-                                                                bool eager,
-                                                                const actors::placement& where,
-                                                                int32_t rank,
-                                                                model::visual_pool pool) const {
+std::unique_ptr<model::model_runner> offline_model::make_runner(
+    const config::model_config& model, bool eager, const actors::placement& where, int32_t rank,
+    model::visual_pool pool, std::shared_ptr<model::step_neighbour> neighbour) const {
   model::runner_options options;
   options.activation = limits_.activation;
   options.eager = eager;
+  options.neighbour = std::move(neighbour);
   std::unique_ptr<transport::symmetric_arena> symmetric;
   if (symmetric_)
     symmetric = std::make_unique<transport::symmetric_arena>(

@@ -22,7 +22,8 @@ namespace troupe::cli {
 class offline_model {
  public:
   offline_model(const config::model_config& model, const config::engine_config& engine,
-                const actors::placement& where);
+                const actors::placement& where,
+                const std::shared_ptr<model::step_neighbour>& neighbour = nullptr);
   ~offline_model();
 
   /// A text request of random tokens that generates exactly `max_tokens`.
@@ -45,9 +46,9 @@ class offline_model {
   int visual_pool_descriptor() const { return pool_->file_descriptor(); }
 
  private:
-  std::unique_ptr<model::model_runner> make_runner(const config::model_config& model, bool eager,
-                                                   const actors::placement& where, int32_t rank,
-                                                   model::visual_pool pool) const;
+  std::unique_ptr<model::model_runner> make_runner(
+      const config::model_config& model, bool eager, const actors::placement& where, int32_t rank,
+      model::visual_pool pool, std::shared_ptr<model::step_neighbour> neighbour) const;
   /// A rank that fails takes the others out of their waits.
   void on_ranks(const std::function<void(int32_t)>& task);
 

@@ -14,13 +14,16 @@ constexpr uint64_t weights_seed = 2;
 
 std::unique_ptr<model::vision_runner> open(const offline_tower::settings& chosen) {
   gpu::use_device(chosen.backend);
+  auto options = chosen.runner;
+  options.max_slice_flops = actors::slice_flops(chosen.slice, chosen.backend);
   auto pool =
       model::visual_pool::map(chosen.model, chosen.runner.activation, chosen.pool_rows,
                               gpu::shared_memory_on(chosen.backend.device), chosen.pool_descriptor);
   auto runner = std::make_unique<model::vision_runner>(
       gpu::make_operations(chosen.backend), chosen.model,
-      model::random_vision_weights(chosen.model, weights_seed), std::move(pool), chosen.runner);
+      model::random_vision_weights(chosen.model, weights_seed), std::move(pool), options);
   runner->capture({});
+  chosen.turns->open(chosen.slice);
   return runner;
 }
 
@@ -50,13 +53,11 @@ offline_tower::~offline_tower() {
 
 std::future<void> offline_tower::encode(const model::patch_rows& patches,
                                         std::vector<int32_t> pool_rows) {
-  task next([&patches, rows = std::move(pool_rows)](model::vision_runner& runner) mutable {
-    runner.encode({{patches.grid, patches.pixels, std::move(rows)}});
-  });
-  auto done = next.get_future();
+  task next{{{patches.grid, patches.pixels, std::move(pool_rows)}}, {}};
+  auto done = next.done.get_future();
   {
     const std::lock_guard lock(mutex_);
-    tasks_.push(std::move(next));
+    tasks_.push_back(std::move(next));
   }
   changed_.notify_one();
   return done;
@@ -71,16 +72,32 @@ void offline_tower::serve(const settings& chosen, std::promise<void> opened) {
     return;
   }
   opened.set_value();
+  actors::tower_runs runs(*runner, *chosen.turns);
+  while (take_tasks(runs)) advance(runs);
+}
+
+/// Waits for some if nothing is unfinished. False when it is time to end.
+bool offline_tower::take_tasks(actors::tower_runs& runs) {
   std::unique_lock lock(mutex_);
-  for (;;) {
-    changed_.wait(lock, [&] { return stopping_ || !tasks_.empty(); });
-    if (tasks_.empty()) return;
-    task next = std::move(tasks_.front());
-    tasks_.pop();
-    lock.unlock();
-    next(*runner);
-    lock.lock();
+  if (unfinished_.empty()) changed_.wait(lock, [&] { return stopping_ || !tasks_.empty(); });
+  for (auto& next : std::exchange(tasks_, {})) {
+    runs.add(std::move(next.items));
+    unfinished_.push_back(std::move(next.done));
   }
+  return !unfinished_.empty();
+}
+
+void offline_tower::advance(actors::tower_runs& runs) {
+  try {
+    for (int32_t finished = runs.advance(); finished > 0; --finished) {
+      unfinished_.front().set_value();
+      unfinished_.pop_front();
+    }
+  } catch (...) {
+    for (auto& waiting : std::exchange(unfinished_, {}))
+      waiting.set_exception(std::current_exception());
+  }
+  if (!unfinished_.empty()) std::this_thread::sleep_for(actors::tower_poll_interval);
 }
 
 }  // namespace troupe::cli

@@ -1,15 +1,18 @@
 #pragma once
 
+#include "actors/device_turns.hpp"
+#include "actors/tower_runs.hpp"
 #include "config/model_config.hpp"
 #include "gpu/backend.hpp"
 #include "model/vision/vision_runner.hpp"
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
-#include <functional>
+#include <deque>
 #include <future>
+#include <memory>
 #include <mutex>
-#include <queue>
 #include <thread>
 #include <vector>
 
@@ -23,6 +26,8 @@ class offline_tower {
     config::model_config model;
     model::vision_options runner;
     gpu::backend_options backend;
+    std::shared_ptr<actors::device_turns> turns;  // with the model on the same device
+    std::chrono::microseconds slice{0};           // of a run, between two steps; 0: whole runs
     int32_t pool_rows = 0;
     int pool_descriptor = -1;  // must stay open until the tower is made
   };
@@ -38,14 +43,21 @@ class offline_tower {
   std::future<void> encode(const model::patch_rows& patches, std::vector<int32_t> pool_rows);
 
  private:
-  using task = std::packaged_task<void(model::vision_runner&)>;
+  /// A run to encode, and who waits for it.
+  struct task {
+    std::vector<model::encode_item> items;
+    std::promise<void> done;
+  };
 
   void serve(const settings& chosen, std::promise<void> opened);
+  bool take_tasks(actors::tower_runs& runs);
+  void advance(actors::tower_runs& runs);
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::queue<task> tasks_;
+  std::deque<task> tasks_;
   bool stopping_ = false;
+  std::deque<std::promise<void>> unfinished_;  // of the thread
   std::thread thread_;
 };
 

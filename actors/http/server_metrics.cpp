@@ -80,6 +80,12 @@ void write_engine(prometheus_writer& out, const actors::engine_status& engine, i
   out.counter({"mm_cache_hits_total", "Pictures and clips that were encoded already.",
                "mm_cache_hits_total"},
               static_cast<double>(engine.images_reused));
+  out.counter(
+      {"vision_slices_total", "Slices of pictures that the vision tower gave to its device."},
+      static_cast<double>(engine.vision_pacing.slices_issued));
+  out.counter({"vision_steps_passed_over_total",
+               "Steps in which a slice of a picture was ready and left to a later step."},
+              static_cast<double>(engine.vision_pacing.steps_passed_over));
   out.counter({"graph_captures_after_start_total", "Graphs recorded after start: expected none."},
               static_cast<double>(engine.graph_captures_after_start));
   out.counter({"arena_allocations_after_start_total",

@@ -19,6 +19,20 @@ void ask_for_hardware_queues() {
   static_cast<void>(done);
 }
 
+int attribute(cudaDeviceAttr wanted, int32_t device) {
+  int value = 0;
+  cuda::check(cudaDeviceGetAttribute(&value, wanted, device), "cudaDeviceGetAttribute");
+  return value;
+}
+
+/// FLOP of dense bf16 products that a multiprocessor does in a clock. Source: NVIDIA's architecture papers.
+double tensor_flops_per_clock(int major, int minor) {
+  if (major == 8 && minor == 0) return 2048;
+  if (major == 9) return 4096;
+  if (major == 10 || major == 11) return 8192;
+  return 1024;  // of graphics cards
+}
+
 }  // namespace
 
 std::vector<cuda_device> cuda_devices() {
@@ -51,6 +65,13 @@ int64_t free_cuda_bytes(int32_t device) {
   size_t free_bytes = 0, total_bytes = 0;
   cuda::check(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
   return static_cast<int64_t>(free_bytes);
+}
+
+double peak_cuda_flop_rate(int32_t device) {
+  const double clocks_per_second = 1e3 * attribute(cudaDevAttrClockRate, device);
+  return tensor_flops_per_clock(attribute(cudaDevAttrComputeCapabilityMajor, device),
+                                attribute(cudaDevAttrComputeCapabilityMinor, device)) *
+         attribute(cudaDevAttrMultiProcessorCount, device) * clocks_per_second;
 }
 
 std::shared_ptr<void> show_to_cuda_devices(void* memory, int64_t bytes) {

@@ -48,6 +48,7 @@ class stream_milestone final : public milestone {
   explicit stream_milestone(cudaStream_t on) { event_.record(on); }
 
   bool passed() override { return event_.passed(); }
+  void hold_back(cudaStream_t stream) const { event_.hold_back(stream); }
 
  private:
   event event_{event_timing::off};
@@ -182,6 +183,13 @@ void cuda_operations::synchronize() {
 std::unique_ptr<milestone> cuda_operations::mark() {
   config::ensure(!capturing(), "a milestone inside a capture");
   return std::make_unique<stream_milestone>(context_->work.get());
+}
+
+void cuda_operations::wait_for(const milestone& earlier) {
+  config::ensure(!capturing(), "a wait for a milestone inside a capture");
+  // Any other kind is of a backend that has done what it was given.
+  if (const auto* marked = dynamic_cast<const stream_milestone*>(&earlier))
+    marked->hold_back(context_->work.get());
 }
 
 void cuda_operations::describe(baked_operation description) {

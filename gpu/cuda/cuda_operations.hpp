@@ -56,6 +56,7 @@ class cuda_operations final : public operations {
   captured_graph end_capture(std::string name) override;
   void synchronize() override;
   std::unique_ptr<milestone> mark() override;
+  void wait_for(const milestone& earlier) override;
 
   void embed(tensor_view output, tensor_view resolved_ids, tensor_view token_ids,
              tensor_view sampled, tensor_view table, const visual_slot& slot,

@@ -27,6 +27,10 @@ void event::wait(const char* work) const {
   check(cudaEventSynchronize(handle_), work);
 }
 
+void event::hold_back(cudaStream_t stream) const {
+  check(cudaStreamWaitEvent(stream, handle_, cudaEventWaitDefault), "cudaStreamWaitEvent");
+}
+
 float event::milliseconds_since(const event& begin) const {
   float elapsed = 0;
   check(cudaEventElapsedTime(&elapsed, begin.handle_, handle_), "cudaEventElapsedTime");

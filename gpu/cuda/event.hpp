@@ -22,6 +22,8 @@ class event {
   bool passed() const;
   /// Blocks the calling thread until it did. Throws what the device reports, as a failure of `work`.
   void wait(const char* work) const;
+  /// What `stream` is given from now on begins when the device came past the last record. Throws gpu::error.
+  void hold_back(cudaStream_t stream) const;
   /// Milliseconds from `begin` to here, both passed and with timing. Throws gpu::error.
   float milliseconds_since(const event& begin) const;
 

@@ -14,7 +14,8 @@ struct vision_block {
   gpu::linear_weight fc2;
   int32_t num_heads = 0;
 
-  void issue(const vision_step& step) const;
+  void issue_attention(const vision_step& step) const;
+  void issue_mlp(const vision_step& step) const;
 };
 
 }  // namespace troupe::model

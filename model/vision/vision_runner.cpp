@@ -5,6 +5,7 @@
 #include "model/arena_builder.hpp"
 #include "model/graph_family.hpp"
 #include "model/vision/vision_inputs.hpp"
+#include "model/vision/vision_slices.hpp"
 #include "model/vision/vision_tower.hpp"
 
 #include <fmt/format.h>
@@ -80,12 +81,14 @@ patch_grid warm_up_grid(const config::vision_config& config) {
   return {1, config.spatial_merge_size, config.spatial_merge_size};
 }
 
-/// A vision graph that leaves a level of the pool as it was would serve another picture's detail.
-void require_pool_written(const gpu::manifest& manifest, const gpu::tensor_view& pool) {
+/// Vision graphs that leave a level of the pool as it was would serve another picture's detail.
+void require_pool_written(const bucket_manifests& baked, const gpu::tensor_view& pool) {
   for (int64_t level = 0; level < pool.shape[0]; ++level)
-    if (!manifest.writes(pool.at(level)))
+    if (std::none_of(baked.begin(), baked.end(), [&](const gpu::manifest* slice) {
+          return slice->writes(pool.at(level));
+        }))
       throw gpu::error(
-          fmt::format("a vision graph does not write level {} of the visual pool", level));
+          fmt::format("vision graphs do not write level {} of the visual pool", level));
 }
 
 }  // namespace
@@ -99,6 +102,14 @@ struct vision_runner::state {
   vision_tower tower;
   std::optional<graph_family> graphs;  // made by `capture`
 
+  int32_t budget = 0;      // of the run that began last
+  int32_t next_slice = 0;  // of it
+  int32_t num_slices = 0;  // of it; all issued: no run is under way
+  bool bounded = false;    // its slices
+
+  std::vector<part_range> slices_of(int32_t budget_patches) const {
+    return cut_slices(tower.part_flops(budget_patches), options.max_slice_flops);
+  }
   std::vector<const gpu::arena*> arenas() const;
   std::vector<gpu::arena_lease> leases() const;
   void load_warm_up();
@@ -129,9 +140,14 @@ void vision_runner::capture(const std::function<void(int32_t, int32_t)>& progres
   config::ensure(!self.graphs, "graphs are captured twice");
   graph_recipe recipe;
   recipe.load_warm_up = [&](int32_t) { self.load_warm_up(); };
-  recipe.issue = [&self](int32_t budget) { self.tower.issue(budget); };
-  recipe.check = [&](const gpu::manifest& manifest) {
-    require_pool_written(manifest, self.pool.view());
+  recipe.num_slices = [&](int32_t budget) {
+    return static_cast<int32_t>(self.slices_of(budget).size());
+  };
+  recipe.issue = [&self](int32_t budget, int32_t slice) {
+    self.tower.issue(budget, self.slices_of(budget)[static_cast<size_t>(slice)]);
+  };
+  recipe.check = [&](const bucket_manifests& baked) {
+    require_pool_written(baked, self.pool.view());
   };
   recipe.progress = progress;
   self.graphs.emplace("vision", *self.backend,
@@ -139,18 +155,55 @@ void vision_runner::capture(const std::function<void(int32_t, int32_t)>& progres
                       self.leases(), self.options.eager, recipe);
 }
 
-std::unique_ptr<gpu::milestone> vision_runner::start(const std::vector<encode_item>& items) {
+void vision_runner::require_fitting(const std::vector<encode_item>& items) const {
+  check_items(items, state_->config, state_->options, state_->pool.rows());
+}
+
+void vision_runner::begin(const std::vector<encode_item>& items) {
   auto& self = *state_;
   config::ensure(self.graphs.has_value(), "pictures are encoded before graphs are captured");
+  config::ensure(slices_left() == 0, "a run begins while {} slices of another are left",
+                 slices_left());
   const run_size size = check_items(items, self.config, self.options, self.pool.rows());
   self.graphs->require_current();
   self.inputs.load(*self.backend, items);
-  self.graphs->run(self.graphs->bucket_for(size.patches));
-  return self.backend->mark();
+  self.budget = self.graphs->bucket_for(size.patches);
+  self.bounded = model::slices_are_bounded(self.tower.part_flops(self.budget),
+                                           self.options.max_slice_flops);
+  self.next_slice = 0;
+  self.num_slices = self.graphs->num_slices(self.budget);
+}
+
+int32_t vision_runner::slices_left() const {
+  return state_->num_slices - state_->next_slice;
+}
+
+bool vision_runner::slices_are_bounded() const {
+  return state_->bounded;
+}
+
+std::unique_ptr<gpu::milestone> vision_runner::issue_slice() {
+  auto& self = *state_;
+  config::ensure(slices_left() > 0, "no slice is left to issue");
+  const int32_t slice = self.next_slice;
+  abandon();  // unless this succeeds
+  self.graphs->run_slice(self.budget, slice);
+  auto issued = self.backend->mark();
+  self.next_slice = slice + 1;
+  return issued;
+}
+
+void vision_runner::abandon() {
+  state_->next_slice = state_->num_slices;
+}
+
+void vision_runner::wait_for(const gpu::milestone& earlier) {
+  state_->backend->wait_for(earlier);
 }
 
 void vision_runner::encode(const std::vector<encode_item>& items) {
-  start(items);
+  begin(items);
+  while (slices_left() > 0) issue_slice();
   state_->backend->synchronize();
 }
 

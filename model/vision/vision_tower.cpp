@@ -3,6 +3,7 @@
 #include "config/ensure.hpp"
 #include "model/arena_builder.hpp"
 #include "model/weight_placement.hpp"
+#include "model/work_model.hpp"
 
 #include <fmt/format.h>
 
@@ -36,7 +37,8 @@ vision_tower::vision_tower(gpu::operations& backend, const config::vision_config
       inputs_(inputs),
       position_side_(static_cast<int32_t>(std::lround(std::sqrt(config.num_position_embeddings)))),
       blocks_(static_cast<size_t>(config.depth)),
-      mergers_(static_cast<size_t>(1 + config.num_deepstack_levels())) {
+      mergers_(static_cast<size_t>(1 + config.num_deepstack_levels())),
+      parts_(make_parts(config)) {
   config::ensure(weights.blocks.size() == blocks_.size(), "{} blocks of weights, expected {}",
                  weights.blocks.size(), blocks_.size());
   config::ensure(weights.deepstack_mergers.size() + 1 == mergers_.size(),
@@ -104,21 +106,56 @@ void vision_tower::lay_out_activations(gpu::memory_kind kind, const vision_optio
   arenas_.push_back(builder.seal());
 }
 
-void vision_tower::issue(int32_t budget_patches) const {
+std::vector<vision_tower::part> vision_tower::make_parts(const config::vision_config& config) {
+  using enum part::kind;
+  std::vector<part> parts{{embedding, 0}};
+  const auto& taps = config.deepstack_visual_indexes;
+  for (int32_t block = 0; block < config.depth; ++block) {
+    parts.push_back({attention, static_cast<size_t>(block)});
+    parts.push_back({mlp, static_cast<size_t>(block)});
+    for (size_t level = 0; level < taps.size(); ++level)
+      if (taps[level] == block) parts.push_back({merger, 1 + level});
+  }
+  parts.push_back({merger, 0});
+  return parts;
+}
+
+std::vector<double> vision_tower::part_flops(int32_t budget_patches) const {
+  const auto frame = frame_flops(config_, budget_patches);
+  std::vector<double> flops;
+  for (const auto& [what, index] : parts_)
+    flops.push_back(what == part::kind::embedding   ? frame.embedding
+                    : what == part::kind::attention ? frame.attention
+                    : what == part::kind::mlp       ? frame.mlp
+                                                    : frame.merger);
+  return flops;
+}
+
+void vision_tower::issue(int32_t budget_patches, part_range parts) const {
   const int32_t merge_unit = config_.merge_unit();
   const vision_step step{*backend_, inputs_, activations_.cut(budget_patches, merge_unit),
                          merge_unit};
+  for (int32_t i = parts.first; i < parts.end; ++i) issue(parts_[static_cast<size_t>(i)], step);
+}
+
+void vision_tower::issue(const part& wanted, const vision_step& step) const {
+  switch (wanted.what) {
+    case part::kind::embedding:
+      return embed(step);
+    case part::kind::attention:
+      return blocks_[wanted.index].issue_attention(step);
+    case part::kind::mlp:
+      return blocks_[wanted.index].issue_mlp(step);
+    case part::kind::merger:
+      return mergers_[wanted.index].issue(step);
+  }
+}
+
+void vision_tower::embed(const vision_step& step) const {
   const gpu::tensor_view& x = step.activations.x;
-  backend_->linear(x, inputs_.pixels.slice_rows(0, budget_patches), patch_embed_, inputs_.patches);
+  backend_->linear(x, inputs_.pixels.slice_rows(0, x.rows()), patch_embed_, inputs_.patches);
   backend_->add_position_embedding(x, position_embedding_, position_side_, inputs_.coordinates,
                                    inputs_.patches);
-  const auto& taps = config_.deepstack_visual_indexes;
-  for (int32_t i = 0; i < config_.depth; ++i) {
-    blocks_[static_cast<size_t>(i)].issue(step);
-    for (size_t k = 0; k < taps.size(); ++k)
-      if (taps[k] == i) mergers_[1 + k].issue(step);
-  }
-  mergers_[0].issue(step);
 }
 
 }  // namespace troupe::model

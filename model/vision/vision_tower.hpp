@@ -5,6 +5,7 @@
 #include "model/vision/patch_merger.hpp"
 #include "model/vision/vision_block.hpp"
 #include "model/vision/vision_inputs.hpp"
+#include "model/vision/vision_slices.hpp"
 #include "model/weights/model_weights.hpp"
 
 #include <cstdint>
@@ -23,12 +24,25 @@ class vision_tower {
                const vision_weights& weights, const vision_views& inputs,
                const gpu::tensor_view& pool, const vision_options& options);
 
-  /// Issues a whole encoder run of a budget of patches.
-  void issue(int32_t budget_patches) const;
+  /// Issues some parts of an encoder run of a budget of patches. A run is all parts in order, and
+  /// nothing else may use the tower's memory in between.
+  void issue(int32_t budget_patches, part_range parts) const;
+  /// What each part costs at most, in order: when one frame fills the budget.
+  std::vector<double> part_flops(int32_t budget_patches) const;
 
   const std::vector<gpu::arena>& arenas() const { return arenas_; }
 
  private:
+  /// What can run by itself between two other things, as small as it gets.
+  struct part {
+    enum class kind : uint8_t { embedding, attention, mlp, merger };
+    kind what = kind::embedding;
+    size_t index = 0;  // of the block or merger
+  };
+
+  static std::vector<part> make_parts(const config::vision_config& config);
+  void issue(const part& wanted, const vision_step& step) const;
+  void embed(const vision_step& step) const;
   void place_weights(gpu::operations& backend, const vision_weights& weights,
                      gpu::dtype activation);
   void prepare_linears(gpu::operations& backend, const vision_weights& weights,
@@ -43,6 +57,7 @@ class vision_tower {
   int32_t position_side_;
   std::vector<vision_block> blocks_;
   std::vector<patch_merger> mergers_;  // main, then one per deepstack level
+  std::vector<part> parts_;            // in the order of a run
   vision_activations activations_;
   std::vector<gpu::arena> arenas_;  // weights, activations
 };

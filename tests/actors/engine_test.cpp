@@ -36,6 +36,7 @@ using testing::config_for;
 using testing::ending;
 using testing::ordered_faults;
 using testing::running_engine;
+using testing::patience;
 using testing::status_of;
 
 namespace {
@@ -122,6 +123,32 @@ BOOST_AUTO_TEST_CASE(runs_of_the_tower_that_take_their_time_give_the_references_
   check_reference(running, "ref-tiny");
 }
 
+/// Each part of the tower is a slice of its own, which waits for its turn between steps.
+BOOST_DATA_TEST_CASE(pictures_in_the_finest_slices_give_the_references_tokens,
+                     boost::unit_test::data::make({"tiny", "dense72", "moe"}), checkpoint) {
+  auto config = config_for(checkpoint, 1, config::isolation_mode::thread);
+  config.limits.vision_slice_microseconds = 1;
+  config.limits.mask_unused_tokens = false;  // random weights like them
+  running_engine running(config, [](const gpu::backend_options& options) {
+    return std::make_unique<late_operations>(gpu::make_operations(options));
+  });
+  check_reference(running, "ref-" + std::string(checkpoint));
+  const auto status = status_of(running);
+  BOOST_TEST(status.vision_pacing.slices_issued >= 2 * running.checkpoint.model.vision.depth);
+  BOOST_TEST(status.graph_captures_after_start == 0);
+  BOOST_TEST(status.arena_allocations_after_start == 0);
+}
+
+BOOST_AUTO_TEST_CASE(whole_pictures_beside_steps_give_the_references_tokens) {
+  auto config = config_for("tiny", 2, config::isolation_mode::process);
+  config.limits.vision_slice_microseconds = 0;
+  running_engine running(config);
+  check_reference(running, "ref-tiny");
+  const auto status = status_of(running);
+  BOOST_TEST(status.vision_pacing.slices_issued > 0);
+  BOOST_TEST(status.vision_pacing.slices_issued <= 2 * status.images_encoded);  // clips may be cut
+}
+
 BOOST_DATA_TEST_CASE(a_device_lost_in_a_shard_process_is_not_noticed_in_the_answers,
                      boost::unit_test::data::make({"lose-encode", "lose-step"}), fault) {
   const ordered_faults faults;
@@ -133,18 +160,28 @@ BOOST_DATA_TEST_CASE(a_device_lost_in_a_shard_process_is_not_noticed_in_the_answ
   BOOST_TEST(one_child_is_replaced(before));  // the other's device is as it was
 }
 
-BOOST_DATA_TEST_CASE(a_shard_process_stopped_in_the_middle_of_its_work_is_not_noticed_in_the_answers,
-                     boost::unit_test::data::make({"stall-encode", "stall-step"}) *
-                         boost::unit_test::data::make({SIGKILL, SIGSTOP}),
-                     fault, signal) {
+void check_stopped(const char* fault, int signal, int32_t slice_microseconds) {
   const ordered_faults faults;
-  running_engine running(config_for("tiny", 2, config::isolation_mode::process));
+  auto config = config_for("tiny", 2, config::isolation_mode::process);
+  config.limits.vision_slice_microseconds = slice_microseconds;
+  running_engine running(config);
   const auto before = child_processes();
   faults.order(fault);
   const std::jthread killer(send_to_stalled, &faults, signal);
   check_reference(running, "ref-tiny");
   BOOST_TEST(!faults.pending(fault));
   BOOST_TEST(one_child_is_replaced(before));
+}
+
+BOOST_DATA_TEST_CASE(a_shard_process_stopped_in_the_middle_of_its_work_is_not_noticed_in_the_answers,
+                     boost::unit_test::data::make({"stall-encode", "stall-step"}) *
+                         boost::unit_test::data::make({SIGKILL, SIGSTOP}),
+                     fault, signal) {
+  check_stopped(fault, signal, 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_shard_process_killed_between_two_slices_is_not_noticed_in_the_answers) {
+  check_stopped("stall-slices", SIGKILL, 1);
 }
 
 BOOST_AUTO_TEST_CASE(an_engine_leaves_no_process_behind) {

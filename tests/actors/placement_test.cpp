@@ -30,6 +30,22 @@ BOOST_AUTO_TEST_CASE(shards_on_the_cpu_are_threads_unless_processes_are_asked_fo
   BOOST_CHECK_THROW(actors::place(on_the_cpu(isolation_mode::process), false), config::error);
 }
 
+BOOST_AUTO_TEST_CASE(the_tower_takes_turns_with_steps_on_gpus_unless_it_is_told_otherwise) {
+  using gpu::device_kind;
+  const auto slice = [](int32_t said, device_kind device) {
+    config::engine_config engine;
+    engine.limits.vision_slice_microseconds = said;
+    return actors::with_device_defaults(engine, device).limits.vision_slice_microseconds;
+  };
+  BOOST_TEST(slice(config::engine_config{}.limits.vision_slice_microseconds, device_kind::cpu) == 0);
+  BOOST_TEST(slice(config::engine_config{}.limits.vision_slice_microseconds, device_kind::cuda) ==
+             1000);
+  for (const auto device : {device_kind::cpu, device_kind::cuda}) {
+    BOOST_TEST(slice(0, device) == 0);
+    BOOST_TEST(slice(700, device) == 700);
+  }
+}
+
 BOOST_AUTO_TEST_CASE(an_engine_that_does_not_fit_is_refused_with_what_would_fit) {
   auto engine = on_the_cpu(config::isolation_mode::automatic);
   engine = actors::with_device_defaults(engine, gpu::device_kind::cpu);

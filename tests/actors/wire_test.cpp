@@ -193,9 +193,11 @@ BOOST_AUTO_TEST_CASE(a_run_of_the_tower_arrives_whole) {
   BOOST_TEST((got.jobs[0].grid == model::patch_grid{2, 4, 6}));
   BOOST_TEST((got.jobs[0].rows == std::vector<int32_t>{7, 8, 9}));
   BOOST_TEST((got.jobs[1].grid == model::patch_grid{1, 2, 2}));
-  const auto encoded = through(actors::media_encoded{3, 4});
+  const auto encoded = through(actors::media_encoded{3, 4, {5, 6}});
   BOOST_TEST(encoded.graph_captures_after_start == 3);
   BOOST_TEST(encoded.arena_allocations_after_start == 4);
+  BOOST_TEST(encoded.pacing.slices_issued == 5);
+  BOOST_TEST(encoded.pacing.steps_passed_over == 6);
 }
 
 BOOST_AUTO_TEST_CASE(an_errors_text_arrives) {

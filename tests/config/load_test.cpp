@@ -4,6 +4,7 @@
 #include "tests/support/temporary_folder.hpp"
 
 #include <boost/test/unit_test.hpp>
+#include <fmt/format.h>
 
 #include <map>
 #include <set>
@@ -96,6 +97,7 @@ request_deadline = "2m"
 step_timeout = 1.5
 prefix_cache = false
 kv_cache_bytes = "auto"
+vision_slice_microseconds = 0
 [http]
 max_body_bytes = "32MiB"
 )");
@@ -108,6 +110,7 @@ max_body_bytes = "32MiB"
                                     {"--step-timeout", "1500ms"},
                                     {"limits.prefix_cache", "false"},
                                     {"--kv-cache-memory", "auto"},
+                                    {"--vision-slice-microseconds", "0"},
                                     {"--max-body-bytes", "32M"}});
   for (const auto& value : {from_toml.value, from_flags.value}) {
     BOOST_TEST(value.model.served_names == (std::vector<std::string>{"a", "b"}),
@@ -119,8 +122,19 @@ max_body_bytes = "32MiB"
     BOOST_TEST(value.limits.step_timeout.count() == 1500);
     BOOST_TEST(!value.limits.prefix_cache);
     BOOST_TEST(value.limits.kv_cache_bytes == 0);
+    BOOST_TEST(value.limits.vision_slice_microseconds == 0);
     BOOST_TEST(value.http.max_body_bytes == 32 << 20);
   }
+}
+
+BOOST_AUTO_TEST_CASE(zero_and_auto_differ_where_both_say_something) {
+  BOOST_TEST(load("").value.limits.vision_slice_microseconds == -1);
+  BOOST_TEST(load("[limits]\nvision_slice_microseconds = \"auto\"\n")
+                 .value.limits.vision_slice_microseconds == -1);
+  for (const char* said : {"0", "700", "\"auto\""})
+    BOOST_TEST(config::print(load(fmt::format("[limits]\nvision_slice_microseconds = {}\n", said)))
+                   .find(fmt::format("vision_slice_microseconds = {} ", said)) !=
+               std::string::npos);
 }
 
 BOOST_AUTO_TEST_CASE(every_flag_spelling_and_variable_means_one_setting) {
@@ -176,6 +190,8 @@ BOOST_AUTO_TEST_CASE(values_out_of_range_or_type) {
       {"[limits]\nblock_size = 1979-05-27", "found a table, a date"},
       {"[limits]\nblock_size = {x = 1}", "found a table, a date"},
       {"[limits]\nmax_waiting_tokens = \"9999999999999G\"", "found \"9999999999999G\", expected"},
+      {"[limits]\nvision_slice_microseconds = -1",
+       "found -1, expected \"auto\" or an integer from 0 to 1000000"},
       {"[limits]\nmemory_share = nan", "found nan, expected \"auto\" or a number from 0.01 to 0.95"},
       {"[limits]\nmemory_share = 1", "found 1, expected \"auto\" or a number from 0.01 to 0.95"},
       {"[limits]\neager = 1", "found 1, expected true or false"},

@@ -165,7 +165,7 @@ class bare_group {
               checkpoint_.model, [](int64_t, int64_t) {}),
           map_pool(),
           model::vision_options{setting_.activation, false, runner_group::max_patches,
-                                runner_group::max_segments});
+                                runner_group::max_segments, group_options{}.max_slice_flops});
       copier_ = gpu::make_operations(setting_.options().backend_options());
     });
   }

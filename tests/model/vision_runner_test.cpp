@@ -3,10 +3,12 @@
 #include "gpu/backend.hpp"
 #include "gpu/counters.hpp"
 #include "gpu/error.hpp"
+#include "model/work_model.hpp"
 #include "support/forwarding_operations.hpp"
 #include "support/reference_prompt.hpp"
 #include "support/runner_group.hpp"
 
+#include <boost/test/data/test_case.hpp>
 #include <boost/test/unit_test.hpp>
 
 #include <cmath>
@@ -14,6 +16,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 using namespace troupe;
@@ -22,7 +25,9 @@ using namespace troupe::testing;
 namespace {
 
 struct fixture {
-  fixture() : group({.checkpoint = "tiny"}), set("ref-tiny") {
+  explicit fixture(const std::string& checkpoint = "tiny", double max_slice_flops = 1)
+      : group({.checkpoint = checkpoint, .max_slice_flops = max_slice_flops}),
+        set("ref-" + checkpoint) {
     merge_size = group.checkpoint().preprocessor.merge_size;
   }
 
@@ -53,6 +58,21 @@ struct fixture {
   int32_t merge_size;
 };
 
+/// Fails when it is told to.
+class failing_operations : public forwarding_operations {
+ public:
+  failing_operations(std::unique_ptr<gpu::operations> inner, const bool& fails)
+      : forwarding_operations(std::move(inner)), fails_(&fails) {}
+  void layer_norm(gpu::tensor_view output, gpu::tensor_view input, gpu::tensor_view weight,
+                  gpu::tensor_view bias, float epsilon, gpu::live_count rows) override {
+    if (*fails_) throw gpu::error("layer_norm fails");
+    forwarding_operations::layer_norm(output, input, weight, bias, epsilon, rows);
+  }
+
+ private:
+  const bool* fails_;
+};
+
 /// Computes everything and writes no row of level 2.
 class lossy_operations : public forwarding_operations {
  public:
@@ -79,6 +99,74 @@ BOOST_AUTO_TEST_CASE(small_large_small_gives_the_same_rows) {
     BOOST_TEST((f.encode(small, 17) == small_rows));
     BOOST_TEST((f.encode(large, 300) == large_rows));
   }
+}
+
+BOOST_DATA_TEST_CASE(rows_do_not_depend_on_how_runs_are_cut,
+                     boost::unit_test::data::make({"tiny", "dense72", "moe"}), checkpoint) {
+  fixture whole(checkpoint, 0);
+  fixture finest(checkpoint, 1);
+  // Two blocks of the smallest budget: slices of several parts there, of fewer in larger ones.
+  const auto part = model::frame_flops(whole.group.checkpoint().model.vision, 64);
+  fixture between(checkpoint, 2 * (part.attention + part.mlp));
+  for (const auto& example : whole.set.cases) {
+    if (example.grid_thw.empty()) continue;
+    BOOST_TEST_CONTEXT(example.name) {
+      const auto expected = whole.encode(whole.pictures(example.name), 3);
+      BOOST_TEST((finest.encode(finest.pictures(example.name), 3) == expected));
+      BOOST_TEST((between.encode(between.pictures(example.name), 3) == expected));
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_run_is_issued_slice_by_slice_and_is_there_after_the_last) {
+  fixture f;
+  const auto picture = f.pictures("image3-64x64-png");
+  const auto expected = f.encode(picture, 0);
+  const auto parts = 2 + 2 * f.group.checkpoint().model.vision.depth +
+                     f.group.checkpoint().model.vision.num_deepstack_levels();
+  const auto placed = place(picture, f.merge_size, 200);
+  f.group.on_encoder([&](model::vision_runner& encoder) {
+    encoder.begin(placed.items);
+    int32_t slices = 0;
+    for (; encoder.slices_left() > 0; ++slices) BOOST_TEST(encoder.issue_slice()->passed() == true);
+    BOOST_TEST(slices == parts);
+  });
+  BOOST_TEST((f.rows(placed.rows) == expected));
+}
+
+BOOST_AUTO_TEST_CASE(a_run_that_was_abandoned_leaves_no_trace_in_the_next) {
+  fixture f;
+  const auto small = f.pictures("image3-64x64-png");
+  const auto expected = f.encode(small, 0);
+  const auto large = place(f.pictures("image4-480x640-jpg"), f.merge_size, 100);
+  f.group.on_encoder([&](model::vision_runner& encoder) {
+    encoder.begin(large.items);
+    for (int32_t slice = 0; slice < 4; ++slice) encoder.issue_slice();
+    encoder.abandon();
+    BOOST_TEST(encoder.slices_left() == 0);
+  });
+  BOOST_TEST((f.encode(small, 0) == expected));
+}
+
+BOOST_AUTO_TEST_CASE(a_slice_that_fails_ends_its_run_and_no_other) {
+  const fixture f;
+  const auto& model = f.group.checkpoint().model;
+  bool fails = false;
+  model::vision_runner runner(
+      std::make_unique<failing_operations>(gpu::make_cpu_operations({}), fails), model,
+      model::random_vision_weights(model, 1), model::visual_pool(model, gpu::dtype::f32, 16),
+      {gpu::dtype::f32, true, 64, 4, 1});  // eager: a graph would not ask this backend
+  runner.capture({});
+  const std::vector<std::byte> pixels(static_cast<size_t>(4 * model.vision.patch_width()) *
+                                      sizeof(float));
+  const std::vector<model::encode_item> items{{{1, 2, 2}, pixels, {0}}};
+  runner.begin(items);
+  runner.issue_slice();
+  fails = true;
+  BOOST_CHECK_THROW(runner.issue_slice(), gpu::error);
+  BOOST_TEST(runner.slices_left() == 0);
+  fails = false;
+  BOOST_CHECK_NO_THROW(runner.encode(items));
 }
 
 BOOST_AUTO_TEST_CASE(pictures_and_clips_share_a_run_without_a_trace) {
@@ -161,7 +249,7 @@ BOOST_AUTO_TEST_CASE(a_graph_that_misses_a_level_of_the_pool_is_not_built) {
                               model::visual_pool(model, gpu::dtype::f32, 16),
                               {gpu::dtype::f32, false, 64, 4});
   BOOST_CHECK_EXCEPTION(runner.capture([](int32_t, int32_t) {}), gpu::error, [](const auto& e) {
-    return std::string(e.what()) == "a vision graph does not write level 2 of the visual pool";
+    return std::string(e.what()) == "vision graphs do not write level 2 of the visual pool";
   });
 }
 

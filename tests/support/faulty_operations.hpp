@@ -29,23 +29,29 @@ namespace troupe::testing {
 ///   stall-step    a step does not go on, before the collective in which its peers wait, of a process that has
 ///                 run three; `stalled` tells where
 ///   stall-encode  an encoder run does not go on; the file `stalled` then tells in which process
+///   stall-slices  the same, behind the third slice of a run
 inline constexpr const char* fault_folder_variable = "TROUPE_TEST_FAULTS";
 
 class faulty_operations : public forwarding_operations {
  public:
-  faulty_operations(std::unique_ptr<gpu::operations> inner, std::filesystem::path orders)
-      : forwarding_operations(std::move(inner)), orders_(std::move(orders)) {}
+  /// `encodes`: it is the vision tower's.
+  faulty_operations(std::unique_ptr<gpu::operations> inner, std::filesystem::path orders,
+                    bool encodes)
+      : forwarding_operations(std::move(inner)), orders_(std::move(orders)), encodes_(encodes) {}
 
-  /// Of a step's inputs, before its kernels.
+  /// Of a step's inputs, before its kernels; begins each encoder run.
   void upload(gpu::tensor_view destination, const void* source, int64_t bytes) override {
+    marks_in_run_ = 0;
     if (steps_ >= 3) stall_if_ordered("stall-step");
-    if (take_order("fail-step")) throw gpu::error("told to fail");
+    if (!encodes_ && take_order("fail-step")) throw gpu::error("told to fail");
     forwarding_operations::upload(destination, source, bytes);
   }
-  /// Of each encoder run, behind its uploads.
+  /// Of each encoder run, behind its uploads and behind each of its slices.
   std::unique_ptr<gpu::milestone> mark() override {
+    if (!encodes_) return forwarding_operations::mark();
     lose_if_ordered("lose-encode");
     stall_if_ordered("stall-encode");
+    if (marks_in_run_++ == 3) stall_if_ordered("stall-slices");
     return forwarding_operations::mark();
   }
   /// Of the tokens of each step.
@@ -74,6 +80,8 @@ class faulty_operations : public forwarding_operations {
   }
 
   std::filesystem::path orders_;
+  bool encodes_;
+  int32_t marks_in_run_ = 0;
   bool lost_ = false;
   int32_t steps_ = 0;
 };
@@ -83,7 +91,7 @@ inline std::unique_ptr<gpu::operations> make_faulty_operations(const gpu::backen
   auto backend = gpu::make_operations(options);
   const char* folder = std::getenv(fault_folder_variable);
   if (folder == nullptr) return backend;
-  return std::make_unique<faulty_operations>(std::move(backend), folder);
+  return std::make_unique<faulty_operations>(std::move(backend), folder, options.background);
 }
 
 }  // namespace troupe::testing

@@ -44,6 +44,7 @@ class forwarding_operations : public gpu::operations {
   gpu::captured_graph end_capture(std::string name) override { return inner_->end_capture(name); }
   void synchronize() override { inner_->synchronize(); }
   std::unique_ptr<gpu::milestone> mark() override { return inner_->mark(); }
+  void wait_for(const gpu::milestone& earlier) override { inner_->wait_for(earlier); }
   void embed(gpu::tensor_view output, gpu::tensor_view resolved_ids, gpu::tensor_view token_ids,
              gpu::tensor_view sampled, gpu::tensor_view table, const gpu::visual_slot& slot,
              gpu::live_count tokens) override {

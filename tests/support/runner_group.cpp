@@ -161,8 +161,8 @@ void runner_group::start_encoder(const group_options& options) {
     encoder_ = std::make_unique<model::vision_runner>(
         make_backend(options), model,
         model::load_vision_weights(open_weights(options), model, no_progress), map_pool(options),
-        model::vision_options{options.activation, options.eager, options.max_patches,
-                              max_segments});
+        model::vision_options{options.activation, options.eager, options.max_patches, max_segments,
+                              options.max_slice_flops});
     encoder_->capture([](int32_t, int32_t) {});
   });
 }

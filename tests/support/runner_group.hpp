@@ -38,6 +38,8 @@ struct group_options {
   std::function<std::unique_ptr<gpu::operations>()> backend = {};
   std::vector<int32_t> token_buckets = {};  // empty: those of `reference_limits`
   int32_t max_patches = 1024;               // of an encoder run
+  double max_slice_flops =
+      1;  // of the encoder: every part a slice, the hardest case; 0: whole runs
 
   gpu::backend_options backend_options(int32_t rank = 0) const;
 };
