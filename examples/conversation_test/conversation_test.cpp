@@ -32,6 +32,7 @@ struct notes {
 actors::shard_actor::behavior_type counting_shard(actors::shard_actor::pointer self, bool silent) {
   return {
       [](const actors::open_shard&) { return actors::shard_opened{}; },
+      [](const actors::join_group&) { return actors::shard_opened{}; },
       [self, silent, last = std::vector<int32_t>{}](
           const actors::run_step& step) mutable -> caf::result<actors::step_completed> {
         if (silent) return self->make_response_promise<actors::step_completed>();
