@@ -69,6 +69,9 @@ actors::vision_encoder_actor::behavior_type idle_encoder(actors::vision_encoder_
       [](const actors::prepare_media&) { return actors::media_prepared{}; },
       [](const actors::acquire_rows&) { return actors::rows_acquired{}; },
       [](const actors::release_rows&) {},
+      [](const actors::tower_ready&) {},
+      [](const actors::group_lost&) {},
+      [](const actors::groups_ended&) {},
       [](actors::get_vision_statistics) { return actors::vision_statistics{}; },
   };
 }
