@@ -46,6 +46,8 @@ constexpr std::chrono::milliseconds farewell_timeout{1'000};
 constexpr std::chrono::milliseconds last_words_timeout{200};
 // A child that nobody greets within this was started for nothing.
 constexpr std::chrono::milliseconds greeting_timeout{20'000};
+// A child waits so long for a silent node.
+constexpr std::chrono::minutes patience_with_node{5};
 
 using clock = std::chrono::steady_clock;
 
@@ -159,6 +161,8 @@ void hold_memory_until_end_of(int control) {
 
 int serve(const std::string& secret, gpu::backend_factory make_backend) {
   system_config config;
+  // A node that is gone closes the control socket, and one that is frozen may go on.
+  config.set("middleman.connection-timeout", caf::timespan(patience_with_node));
   caf::actor_system system(config);
   const auto door = system.spawn(
       shard_door, secret, device_worker_options{std::move(make_backend), end_for_lost_device});

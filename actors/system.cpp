@@ -44,10 +44,10 @@ namespace {
 // Event-driven actors compute for microseconds; what takes longer has a thread of its own.
 constexpr size_t scheduler_threads = 2;
 // A connection under way at a heartbeat is dropped and made again: a slow child must manage one in between.
-constexpr std::chrono::milliseconds heartbeat_interval{1'000};
-// A frozen or cut-off process is noticed after this. Ends that come with a closed connection are noticed at
-// once; a process that only had to wait for a busy machine must not be given up: its weights go with it.
-constexpr std::chrono::milliseconds connection_timeout{5'000};
+constexpr std::chrono::milliseconds heartbeat_interval{750};
+// A frozen or cut-off process is noticed after this and an interval: within 3 s. Ends that come with a closed
+// connection are noticed at once.
+constexpr std::chrono::milliseconds connection_timeout{2'200};
 // A rank whose group was aborted leaves its step at once: one that takes longer is started anew.
 constexpr std::chrono::milliseconds join_timeout_max{10'000};
 constexpr size_t num_media_workers = 2;

@@ -48,10 +48,16 @@ inline config::engine_config config_for(const std::string& checkpoint, int32_t r
   return config;
 }
 
+/// A shard process that only waits for a busy machine is not frozen.
+inline actors::system_config& with_patience(actors::system_config& settings) {
+  settings.set("middleman.connection-timeout", caf::timespan(std::chrono::seconds{5}));
+  return settings;
+}
+
 struct running_engine {
   explicit running_engine(const config::engine_config& config,
                           gpu::backend_factory make_backend = gpu::make_operations)
-      : system(settings),
+      : system(with_patience(settings)),
         engine(system, config, std::move(make_backend)),
         checkpoint(config::read_checkpoint_config(config)) {
     engine.wait_ready(patience);

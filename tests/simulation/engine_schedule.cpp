@@ -406,7 +406,8 @@ void engine_schedule::run_until_quiet() {
   for (;;) {
     while (run_one_message())
       expect(num_messages_ < last_message, "the actors do not stop sending messages");
-    if (everybody_heard_an_end() && bench_.idle()) break;
+    const bool loads = bench_.status().phase == actors::engine_phase::loading;
+    if (everybody_heard_an_end() && bench_.idle() && !loads) break;
     expect(now() - begin < patience, "the engine did not come to rest");
     pass_time(tick);
   }

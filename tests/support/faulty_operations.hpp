@@ -26,8 +26,8 @@ namespace troupe::testing {
 ///   lose-step     the device is lost in the middle of a step
 ///   fault-step    the same, and it is a CUDA device that really is
 ///   fail-step     a copy of a step fails, and nothing else: the device is as it was
-///   stall-step    a step does not go on, before the collective in which its peers wait, of a process that has
-///                 run three; `stalled` tells where
+///   stall-step    a step of a process that has run three does not go on, before the collective in which its
+///                 peers wait; `stalled` tells where
 ///   stall-encode  an encoder run does not go on; the file `stalled` then tells in which process
 ///   stall-slices  the same, behind the third slice of a run
 inline constexpr const char* fault_folder_variable = "TROUPE_TEST_FAULTS";
