@@ -100,7 +100,7 @@ struct fixture {
   explicit fixture(cut runs_are)
       : model(config::named_model_config("tiny")),
         shard("step", log, true),
-        picture(testing::make_picture(model.vision, {1, 4, 4}, gpu::dtype::f32, 1)) {
+        pictures{testing::make_picture(model.vision, {1, 4, 4}, gpu::dtype::f32, 1)} {
     auto backend = std::make_unique<noting_operations>("slice", log, false);
     tower_backend = backend.get();
     backend->all_done = true;
@@ -124,7 +124,7 @@ struct fixture {
     return runs_are == cut::bounded ? parts.attention + parts.mlp + parts.merger : 1;
   }
   std::vector<model::encode_item> items() {
-    return testing::place({picture}, model.vision.spatial_merge_size, 0).items;
+    return testing::place(pictures, model.vision.spatial_merge_size, 0).items;
   }
   void begin(std::vector<int32_t> tokens = {1, 1}) { turns.step_begins(shard, plan_of(tokens)); }
   void issue() { turns.step_issued(shard); }
@@ -143,7 +143,7 @@ struct fixture {
   config::model_config model;
   event_log log;
   noting_operations shard;
-  model::patch_rows picture;
+  std::vector<model::patch_rows> pictures;  // items refer to their pixels
   noting_operations* tower_backend = nullptr;
   std::unique_ptr<model::vision_runner> tower;
   actors::device_turns turns{[] { return actors::device_turns::clock::time_point{}; }};

@@ -138,7 +138,8 @@ BOOST_AUTO_TEST_CASE(a_run_that_was_abandoned_leaves_no_trace_in_the_next) {
   fixture f;
   const auto small = f.pictures("image3-64x64-png");
   const auto expected = f.encode(small, 0);
-  const auto large = place(f.pictures("image4-480x640-jpg"), f.merge_size, 100);
+  const auto large_pictures = f.pictures("image4-480x640-jpg");
+  const auto large = place(large_pictures, f.merge_size, 100);
   f.group.on_encoder([&](model::vision_runner& encoder) {
     encoder.begin(large.items);
     for (int32_t slice = 0; slice < 4; ++slice) encoder.issue_slice();
