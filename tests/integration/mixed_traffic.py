@@ -69,13 +69,15 @@ def main():
         report.check("every request's tokens as alone", not wrong, wrong[:3])
         for name in ("troupe_graph_captures_after_start_total", "troupe_arena_allocations_after_start_total"):
             report.check(f"{name} is 0", server.metric(name) == 0, server.metric(name))
+        slices = server.metric("troupe_vision_slices_total")
+        report.check("pictures were encoded in slices", slices > 0, slices)
         verified, mismatches = (server.metric(f"troupe_{name}_total") for name in ("verified_steps", "verification_mismatches"))
         report.check("one of 20 steps verified", verified >= ran // 20, verified)
         report.check("no graph differs from its kernels", mismatches == 0, mismatches)
         report.check("idle: nothing held", not wait_idle(server))
         print(f"     {ran:.0f} steps, {done[0]} requests, {server.metric('troupe_preemptions_total'):.0f} preemptions, "
               f"{server.metric('troupe_prefix_cache_hits_total'):.0f} prefix hits, "
-              f"{server.metric('troupe_vision_slices_total'):.0f} slices of pictures, which "
+              f"{slices:.0f} slices of pictures, which "
               f"{server.metric('troupe_vision_steps_passed_over_total'):.0f} steps were left alone by")
     return report.finish()
 
