@@ -133,6 +133,25 @@ BOOST_AUTO_TEST_CASE(three_of_four_ranks_are_kept) {
   if (enough_devices(4)) lose_one_rank(4, fate::killed);
 }
 
+/// The fault is real, so its process can use no device any more.
+BOOST_AUTO_TEST_CASE(a_rank_whose_device_meets_a_fault_costs_itself_alone) {
+  if (tested_device() == gpu::device_kind::cpu) {
+    BOOST_TEST_MESSAGE("not run: needs CUDA devices");
+    return;
+  }
+  if (!enough_devices(2)) return;
+  const ordered_faults faults;
+  const reference_set set("ref-tiny");
+  running_engine running(tested_config(2, config::isolation_mode::process));
+  const auto expected = answers_of(running, set);
+  faults.order("fault-step");
+  BOOST_TEST((answers_of(running, set) == expected));
+  BOOST_TEST(!faults.pending("fault-step"));
+  const auto status = status_of(running);
+  BOOST_TEST(status.recovery.ranks_kept == 1);
+  BOOST_TEST(status.recovery.ranks_replaced == 1);
+}
+
 /// Ranks may share a device: a rank that failed by itself goes, its thread ends, the other stays.
 BOOST_AUTO_TEST_CASE(a_rank_on_a_thread_that_fails_costs_itself_alone) {
   const reference_set set("ref-tiny");

@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <future>
-#include <utility>
 #include <vector>
 
 using namespace troupe;
@@ -31,18 +30,6 @@ group_options options_of(const tested_setting& setting) {
   const auto devices = static_cast<int32_t>(gpu::cuda_devices().size());
   options.num_devices = std::clamp(devices, 1, setting.tp_size);
   return options;
-}
-
-/// Steps of every bucket; what they computed on all ranks.
-std::vector<model::step_fingerprint> run_all_buckets(runner_fixture& f) {
-  std::vector<model::step_fingerprint> all;
-  filled_steps steps(f, 5);
-  for (const int32_t bucket : f.group.limits().token_buckets) {
-    const plan::step_plan plan = steps.next(bucket, bucket);
-    steps.complete(plan, f.group.run(plan));
-    for (auto& found : f.group.fingerprints(plan)) all.push_back(std::move(found));
-  }
-  return all;
 }
 
 /// All ranks but `missing` wait for it in the middle of a step, until the group is aborted.

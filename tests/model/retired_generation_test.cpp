@@ -17,18 +17,6 @@ using namespace troupe::testing;
 
 namespace {
 
-/// Steps of every bucket; what they computed.
-std::vector<model::step_fingerprint> run_all_buckets(runner_fixture& f) {
-  std::vector<model::step_fingerprint> all;
-  filled_steps steps(f, 5);
-  for (const int32_t bucket : f.group.limits().token_buckets) {
-    const plan::step_plan plan = steps.next(bucket, bucket);
-    steps.complete(plan, f.group.run(plan));
-    for (auto& found : f.group.fingerprints(plan)) all.push_back(std::move(found));
-  }
-  return all;
-}
-
 void retire(runner_fixture& f) {
   for (int32_t rank = 0; rank < f.group.tp_size(); ++rank)
     f.group.on_rank(rank, [](model::model_runner& runner) { runner.retire(true); });

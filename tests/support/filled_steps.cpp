@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 namespace troupe::testing {
 namespace {
@@ -85,6 +86,17 @@ std::vector<int32_t> filled_steps::complete(const plan::step_plan& plan,
     free_sequence(passing_[i], num_decoding_ + static_cast<int32_t>(i));
   passing_.clear();
   return freed;
+}
+
+std::vector<model::step_fingerprint> run_all_buckets(runner_fixture& fixture) {
+  std::vector<model::step_fingerprint> all;
+  filled_steps steps(fixture, 5);
+  for (const int32_t bucket : fixture.group.limits().token_buckets) {
+    const plan::step_plan plan = steps.next(bucket, bucket);
+    steps.complete(plan, fixture.group.run(plan));
+    for (auto& found : fixture.group.fingerprints(plan)) all.push_back(std::move(found));
+  }
+  return all;
 }
 
 }  // namespace troupe::testing

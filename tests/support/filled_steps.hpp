@@ -37,4 +37,7 @@ class filled_steps {
   int32_t num_decoding_ = 0;      // of them in that step, the first ones
 };
 
+/// A filled step of every bucket, the same ones for equal fixtures; what they computed on all ranks.
+std::vector<model::step_fingerprint> run_all_buckets(runner_fixture& fixture);
+
 }  // namespace troupe::testing
